@@ -1,0 +1,114 @@
+package rp
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// AuthMethod is how we prove at the token endpoint who we are (OpenID Connect
+// Core section 9).
+type AuthMethod string
+
+// The methods. AuthAuto chooses from what is configured and what the provider
+// advertises; it never tries one after the other, for the first try already
+// spends the code (F09).
+const (
+	AuthAuto  AuthMethod = "auto"
+	AuthNone  AuthMethod = "none"
+	AuthBasic AuthMethod = "client_secret_basic"
+	AuthPost  AuthMethod = "client_secret_post"
+)
+
+// DefaultClockSkew is how far the provider's clock may be off ours.
+const DefaultClockSkew = time.Minute
+
+// Client is us: one client, registered at one provider. It is safe for
+// concurrent use, and its fields must not change.
+type Client struct {
+	Provider *Provider
+	ClientID string
+
+	// Secret reads the client secret when it is needed; nil for a public
+	// client.
+	Secret func() (Secret, error)
+
+	// Auth is the method of client authentication; empty means AuthAuto.
+	Auth AuthMethod
+
+	// Scopes are asked for as they are written. With "openid" among them, an
+	// ID token is required; without, none is expected.
+	Scopes []string
+
+	// Audience is the API the access token is for, as Auth0 names it; empty
+	// sends none.
+	Audience string
+
+	// Resources are the APIs as RFC 8707 names them, sent with the
+	// authorization request and with the code.
+	Resources []string
+
+	// Connection is the Auth0 connection to log in with; empty sends none.
+	Connection string
+
+	// ClockSkew is how far the provider's clock may be off ours; 0 means
+	// DefaultClockSkew, a negative value none.
+	ClockSkew time.Duration
+}
+
+// ExpectsIDToken reports whether "openid" is among the scopes.
+func (c *Client) ExpectsIDToken() bool { return slices.Contains(c.Scopes, "openid") }
+
+func (c *Client) clockSkew() time.Duration {
+	if c.ClockSkew == 0 {
+		return DefaultClockSkew
+	}
+	return max(0, c.ClockSkew)
+}
+
+// authenticate adds the client authentication to a token request: exactly
+// one method, RFC 6749 section 2.3.
+func (c *Client) authenticate(m *Metadata, header http.Header, form url.Values) error {
+	method, err := c.authMethod(m)
+	if err != nil {
+		return err
+	}
+	if method == AuthNone {
+		form.Set("client_id", c.ClientID)
+		return nil
+	}
+	secret, err := c.Secret()
+	if err != nil {
+		return fmt.Errorf("%w: client secret: %w", ErrMisconfigured, err)
+	}
+	if method == AuthPost {
+		form.Set("client_id", c.ClientID)
+		form.Set("client_secret", secret.Reveal())
+		return nil
+	}
+	// Both parts are form-urlencoded before they are put together, so that
+	// neither a colon nor a letter beyond ASCII changes them (RFC 6749
+	// section 2.3.1).
+	req := http.Request{Header: header}
+	req.SetBasicAuth(url.QueryEscape(c.ClientID), url.QueryEscape(secret.Reveal()))
+	return nil
+}
+
+// authMethod chooses the method; see AuthAuto.
+func (c *Client) authMethod(m *Metadata) (AuthMethod, error) {
+	switch {
+	case c.Auth != "" && c.Auth != AuthAuto:
+		return c.Auth, nil
+	case c.Secret == nil:
+		return AuthNone, nil
+	case m.TokenAuthMethods == nil, // silence means client_secret_basic (Discovery section 3)
+		slices.Contains(m.TokenAuthMethods, string(AuthBasic)):
+		return AuthBasic, nil
+	case slices.Contains(m.TokenAuthMethods, string(AuthPost)):
+		return AuthPost, nil
+	default:
+		return "", fmt.Errorf("%w: the provider accepts none of client_secret_basic and client_secret_post, only %.200q", ErrMisconfigured, m.TokenAuthMethods)
+	}
+}

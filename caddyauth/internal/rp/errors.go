@@ -1,0 +1,78 @@
+package rp
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrUnavailable says that the provider could not be reached, or answered
+// that it cannot serve now. Trying again later may help; nothing is wrong
+// with the configuration as far as we can tell.
+var ErrUnavailable = errors.New("provider unavailable")
+
+// ErrMisconfigured says that what the operator configured, here or at the
+// provider, cannot work. Trying again will not help.
+var ErrMisconfigured = errors.New("misconfigured")
+
+// ErrInvalid says that the provider, or someone in its name, sent something
+// that must not be used.
+var ErrInvalid = errors.New("invalid answer")
+
+// OAuthError is an error that the provider reported by the protocol, in the
+// callback (RFC 6749 section 4.1.2.1) or at the token endpoint (section 5.2).
+// Code and Description are the provider's words, cut to a bound and freed of
+// characters that the RFC does not allow: they may be shown, escaped.
+type OAuthError struct {
+	Code        string
+	Description string
+}
+
+func (e *OAuthError) Error() string {
+	if e.Description == "" {
+		return fmt.Sprintf("provider says %s", e.Code)
+	}
+	return fmt.Sprintf("provider says %s: %s", e.Code, e.Description)
+}
+
+// Is places the error among ErrUnavailable and ErrMisconfigured.
+func (e *OAuthError) Is(target error) bool {
+	switch e.Code {
+	case "temporarily_unavailable", "server_error", "slow_down":
+		return target == ErrUnavailable
+	case "invalid_request", "invalid_client", "unauthorized_client", "unsupported_response_type",
+		"unsupported_grant_type", "invalid_scope", "invalid_target":
+		return target == ErrMisconfigured
+	default:
+		return false
+	}
+}
+
+// Bounds of what is kept of a provider's words.
+const (
+	maxErrorCode        = 64
+	maxErrorDescription = 300
+)
+
+// newOAuthError keeps only the characters that RFC 6749 section 5.2 allows in
+// a description (printable ASCII without quote and backslash), and what else
+// people's names and languages need, but no control characters.
+func newOAuthError(code, description string) *OAuthError {
+	return &OAuthError{Code: printable(code, maxErrorCode), Description: printable(description, maxErrorDescription)}
+}
+
+// CheckError says which check of the ID-token checklist failed.
+type CheckError struct {
+	Check string // the name of the check, as in the log
+	Err   error
+}
+
+func (e *CheckError) Error() string { return fmt.Sprintf("ID token: %s: %v", e.Check, e.Err) }
+
+// Unwrap gives the reason.
+func (e *CheckError) Unwrap() error { return e.Err }
+
+// Is makes every failed check an ErrInvalid, unless the keys to check with
+// could not be had.
+func (e *CheckError) Is(target error) bool {
+	return target == ErrInvalid && !errors.Is(e.Err, ErrUnavailable) && !errors.Is(e.Err, ErrMisconfigured)
+}

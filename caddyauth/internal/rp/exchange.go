@@ -1,0 +1,192 @@
+package rp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
+)
+
+// Grant is what the token endpoint returned, checked.
+type Grant struct {
+	AccessToken  Secret
+	Expiry       time.Time // of the access token; never zero
+	RefreshToken Secret    // empty when there is none
+	IDToken      Secret    // empty when there is none
+	Scope        string    // empty: as requested
+}
+
+// DefaultTokenLifetime counts when the token endpoint says nothing of how
+// long the access token lives, which RFC 6749 section 5.1 lets it. Without
+// a bound, a session would hold a dead token for ever.
+const DefaultTokenLifetime = time.Hour
+
+// maxTokenLifetime is the longest lifetime that is believed, some 30 years.
+const maxTokenLifetime = 1e9 * time.Second
+
+// tokenNames are the members of a token response whose names nobody may
+// imitate.
+var tokenNames = []string{"access_token", "token_type", "expires_in", "refresh_token", "id_token", "scope", "error", "error_description"}
+
+// Exchange sends the code to the token endpoint, once (RFC 6749 section
+// 4.1.3, RFC 7636 section 4.5). Whatever happens, the code counts as spent.
+func (c *Client) Exchange(ctx context.Context, m *Metadata, code Secret, r AuthRequest) (*Grant, error) {
+	form := url.Values{
+		"grant_type":    {"authorization_code"},
+		"code":          {code.Reveal()},
+		"redirect_uri":  {r.RedirectURI},
+		"code_verifier": {r.Verifier.Reveal()},
+	}
+	if len(c.Resources) > 0 {
+		form["resource"] = c.Resources
+	}
+	grant, err := c.tokenRequest(ctx, m, form)
+	if err != nil {
+		return nil, fmt.Errorf("exchanging the code: %w", err)
+	}
+	return grant, nil
+}
+
+func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values) (*Grant, error) {
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	if err := c.authenticate(m, header, form); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequest(http.MethodPost, m.TokenEndpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, fmt.Errorf("%w: token endpoint: not a URL", ErrMisconfigured)
+	}
+	// net/http sends a POST again only where it knows that nothing of the first
+	// was processed, so the code still goes out once.
+	req.Header = header
+	sent := c.Provider.now()
+	resp, err := c.Provider.caller.do(ctx, req, maxTokenResponseSize)
+	if err != nil {
+		return nil, err
+	}
+	if resp.status != http.StatusOK {
+		return nil, tokenError(resp)
+	}
+	return parseGrant(resp.body, sent)
+}
+
+// tokenError reads the answer of a token endpoint that refused. Nothing of it
+// is kept but error and error_description: the body may hold anything (F10).
+func tokenError(resp *response) error {
+	doc, err := claims.Parse(resp.body, tokenNames...)
+	if err == nil {
+		if oauthErr := errorIn(doc); oauthErr != nil {
+			return oauthErr
+		}
+	}
+	return statusError(resp.status)
+}
+
+func errorIn(doc claims.Set) error {
+	code, err := doc.Text("error")
+	if err != nil || code == "" {
+		return nil
+	}
+	description, _ := doc.Text("error_description")
+	return newOAuthError(code, description)
+}
+
+// parseGrant reads a token response (RFC 6749 section 5.1). Unknown members
+// are ignored; known ones must be what the RFC says (F05, F11).
+func parseGrant(body []byte, sent time.Time) (*Grant, error) {
+	doc, err := claims.Parse(body, tokenNames...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: token response: %w", ErrInvalid, err)
+	}
+	if oauthErr := errorIn(doc); oauthErr != nil { // some say so with status 200
+		return nil, oauthErr
+	}
+	fail := func(member string, err error) error {
+		return fmt.Errorf("%w: token response: %s: %w", ErrInvalid, member, err)
+	}
+	g := &Grant{}
+	access, err := doc.Text("access_token")
+	if err != nil {
+		return nil, fail("access_token", err)
+	}
+	if err := checkToken(access); err != nil {
+		return nil, fail("access_token", err)
+	}
+	g.AccessToken = NewSecret(access)
+	tokenType, err := doc.Text("token_type")
+	if err != nil {
+		return nil, fail("token_type", err)
+	}
+	// The type is compared without case, RFC 6749 section 5.1. Tokens of
+	// other types must not be used as bearer tokens (section 7.1).
+	if !strings.EqualFold(tokenType, "Bearer") {
+		return nil, fail("token_type", fmt.Errorf("%.32q is not Bearer", tokenType))
+	}
+	if g.Expiry, err = tokenExpiry(doc, sent); err != nil {
+		return nil, fail("expires_in", err)
+	}
+	for _, optional := range []struct {
+		name  string
+		check func(string) error
+		into  func(string)
+	}{
+		{"refresh_token", checkToken, func(s string) { g.RefreshToken = NewSecret(s) }},
+		{"id_token", func(string) error { return nil }, func(s string) { g.IDToken = NewSecret(s) }},
+		{"scope", func(string) error { return nil }, func(s string) { g.Scope = s }},
+	} {
+		text, err := doc.Text(optional.name)
+		if errors.Is(err, claims.ErrMissing) || (err == nil && text == "") {
+			continue
+		}
+		if err == nil {
+			err = optional.check(text)
+		}
+		if err != nil {
+			return nil, fail(optional.name, err)
+		}
+		optional.into(text)
+	}
+	return g, nil
+}
+
+// checkToken holds tokens to the characters of RFC 6749 appendix A.12: a line
+// break in one would break every request it is forwarded with.
+func checkToken(token string) error {
+	if token == "" {
+		return errors.New("is empty")
+	}
+	for i := range len(token) {
+		if token[i] < 0x21 || token[i] > 0x7e {
+			return errors.New("has a character that no token may have")
+		}
+	}
+	return nil
+}
+
+// tokenExpiry counts from when the request was sent, so that our idea of the
+// token's end is never later than the provider's. A number in quotes, which
+// some send, is read; what is absent counts as the default; what is not a
+// positive number of seconds is refused, for it is anybody's guess what such
+// a token is good for.
+func tokenExpiry(doc claims.Set, sent time.Time) (time.Time, error) {
+	v, ok := doc.Lookup("expires_in")
+	if !ok {
+		return sent.Add(DefaultTokenLifetime), nil
+	}
+	seconds, err := strconv.ParseFloat(claims.Text(v), 64)
+	switch {
+	case err != nil || seconds != math.Trunc(seconds):
+		return time.Time{}, errors.New("is not a whole number of seconds")
+	case seconds < 1 || seconds > maxTokenLifetime.Seconds():
+		return time.Time{}, errors.New("is not between 1 and 1000000000 seconds")
+	default:
+		return sent.Add(time.Duration(seconds) * time.Second), nil
+	}
+}

@@ -1,0 +1,171 @@
+package rp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// What a provider may send, at most. Real documents are a tenth of it.
+const (
+	maxMetadataSize      = 256 << 10
+	maxKeySetSize        = 512 << 10
+	maxTokenResponseSize = 256 << 10
+)
+
+// DefaultTimeout bounds one call to the provider, body included.
+const DefaultTimeout = 10 * time.Second
+
+// caller makes the calls to one provider. Unlike http.DefaultClient it
+// follows no redirect, for a redirected token request hands code, verifier
+// and client secret to whoever it points at (F07, F08), and reads no more
+// than it was told (F06).
+type caller struct {
+	client  *http.Client
+	timeout time.Duration
+}
+
+// NewTransport returns the transport for calls to providers. Proxies are
+// taken from the environment, as everywhere in Go (HTTPS_PROXY, NO_PROXY).
+func NewTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxResponseHeaderBytes = 64 << 10
+	t.MaxIdleConnsPerHost = 16
+	// Without transparent decompression, the limits above are limits of what
+	// travels, too.
+	t.DisableCompression = true
+	return t
+}
+
+func newCaller(transport http.RoundTripper, timeout time.Duration) *caller {
+	if transport == nil {
+		transport = NewTransport()
+	}
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	return &caller{
+		client: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		timeout: timeout,
+	}
+}
+
+// response is an answer whose body was read whole, within its limit.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// do sends the request and reads the answer. An error means that there is no
+// usable answer: it is ErrUnavailable, and holds nothing of the request's
+// body or query.
+func (c *caller) do(ctx context.Context, req *http.Request, limit int64) (*response, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "caddy-pkce-auth")
+	resp, err := c.client.Do(req.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, withoutURL(err))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading the answer: %w", ErrUnavailable, withoutURL(err))
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("%w: answer is larger than %d bytes", ErrInvalid, limit)
+	}
+	return &response{status: resp.StatusCode, header: resp.Header, body: body}, nil
+}
+
+// get fetches a JSON document.
+func (c *caller) get(ctx context.Context, target string, limit int64) ([]byte, error) {
+	req, err := http.NewRequest(http.MethodGet, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, withoutURL(err))
+	}
+	resp, err := c.do(ctx, req, limit)
+	if err != nil {
+		return nil, err
+	}
+	if resp.status != http.StatusOK {
+		return nil, statusError(resp.status)
+	}
+	return resp.body, nil
+}
+
+// statusError says what an unexpected status means. Redirects are not
+// followed, on purpose, so one that comes is a mistake in a URL.
+func statusError(status int) error {
+	switch {
+	case status >= 300 && status < 400:
+		return fmt.Errorf("%w: provider redirects (status %d), which is not followed: configure the URL it points at", ErrMisconfigured, status)
+	case status == http.StatusTooManyRequests || status >= 500:
+		return fmt.Errorf("%w: status %d", ErrUnavailable, status)
+	default:
+		return fmt.Errorf("%w: status %d", ErrMisconfigured, status)
+	}
+}
+
+// withoutURL takes the URL off the errors of net/http, which names it whole,
+// query included.
+func withoutURL(err error) error {
+	if urlErr, ok := errors.AsType[*url.Error](err); ok {
+		return urlErr.Err
+	}
+	return err
+}
+
+// checkEndpoint says whether a URL may be called, or browsers be sent to it:
+// https, or http on a loopback name when the issuer is one as well; no
+// fragment (RFC 6749 section 3.1), no user information.
+func checkEndpoint(text string, insecure bool) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return errors.New("not a URL")
+	case u.Fragment != "" || strings.Contains(text, "#"):
+		return errors.New("must not have a fragment")
+	case u.User != nil:
+		return errors.New("must not have user information")
+	case u.Hostname() == "" || u.Opaque != "":
+		return errors.New("must be absolute")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && insecure && IsLoopback(u.Hostname()):
+		return nil
+	case u.Scheme == "http":
+		return errors.New("must be https")
+	default:
+		return fmt.Errorf("scheme %.20q is not https", u.Scheme)
+	}
+}
+
+// printable cuts s to n bytes and drops what is not printable.
+func printable(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 4*n)])
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}

@@ -1,0 +1,295 @@
+package rp
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// keySet is the provider's published keys, in place of go-oidc's own set,
+// which loses all keys over one that it cannot parse (F01) and fetches them
+// anew for every forged token (F02).
+type keySet struct {
+	caller *caller
+	now    func() time.Time
+
+	mu      sync.Mutex
+	keys    []jose.JSONWebKey
+	uri     string    // where keys came from
+	fetched time.Time // when
+	flight  *keyFetch
+
+	// A token bucket: tokens are fetches that may be made for a signature
+	// that does not verify. Two may follow each other at once, for a provider
+	// may rotate its keys just before it signs; then one per refillEvery.
+	spent    int
+	refilled time.Time
+}
+
+type keyFetch struct {
+	done chan struct{}
+	err  error
+}
+
+const (
+	fetchBurst  = 2
+	refillEvery = time.Minute
+
+	// keysLifetime is how long keys are used without asking whether they
+	// still stand: a key that the provider withdrew must go at some time.
+	keysLifetime = time.Hour
+
+	// maxKeys bounds how many keys of a set are looked at.
+	maxKeys = 200
+
+	minRSABits = 2048
+	maxRSABits = 8192 // beyond, verifying gets expensive: a way to stall us
+)
+
+// signedBy implements oidc.KeySet for one token: with the keys at uri, and
+// the algorithms that its header may name.
+type signedBy struct {
+	set        *keySet
+	uri        string
+	algorithms []string
+
+	// What VerifySignature found: go-oidc gives out the payload only decoded,
+	// and of the error only the text.
+	payload []byte
+	err     error
+}
+
+// VerifySignature checks the signature of a compact JWS and returns its
+// payload. Errors: ErrUnavailable when there are no keys because they cannot
+// be fetched, ErrInvalid when no key verifies the signature.
+func (v *signedBy) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
+	v.payload, v.err = v.set.verify(ctx, v.uri, jwt, v.algorithms)
+	return v.payload, v.err
+}
+
+func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []string) ([]byte, error) {
+	jws, err := parseCompact(jwt, algorithms)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s.current(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	if payload, ok := verifyWith(keys, jws); ok {
+		return payload, nil
+	}
+	// An unknown key, or a known one that was replaced under its old name:
+	// perhaps the provider has rotated its keys.
+	renewed, err := s.renewed(ctx, uri, keys)
+	if err != nil {
+		return nil, err
+	}
+	if payload, ok := verifyWith(renewed, jws); ok {
+		return payload, nil
+	}
+	return nil, fmt.Errorf("%w: no key of the provider verifies it", ErrInvalid)
+}
+
+// current returns the keys, fetching them when there are none, when they came
+// from elsewhere or when they are old. Old ones do when no new ones come.
+func (s *keySet) current(ctx context.Context, uri string) ([]jose.JSONWebKey, error) {
+	s.mu.Lock()
+	have := s.keys != nil && s.uri == uri
+	fresh := have && s.now().Sub(s.fetched) < keysLifetime
+	keys := s.keys
+	s.mu.Unlock()
+	if fresh {
+		return keys, nil
+	}
+	switch err := s.fetch(ctx, uri); {
+	case err == nil:
+	case have:
+		return keys, nil
+	default:
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys, nil
+}
+
+// renewed fetches the keys once more if the token bucket allows it. If it
+// does not, or nothing comes, it returns no keys: those at hand did not do.
+func (s *keySet) renewed(ctx context.Context, uri string, tried []jose.JSONWebKey) ([]jose.JSONWebKey, error) {
+	s.mu.Lock()
+	if !sameKeys(s.keys, tried) { // somebody else's fetch got new ones meanwhile
+		defer s.mu.Unlock()
+		return s.keys, nil
+	}
+	if s.flight == nil && !s.take() {
+		s.mu.Unlock()
+		return nil, nil
+	}
+	s.mu.Unlock()
+	if err := s.fetch(ctx, uri); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys, nil
+}
+
+// take spends a token of the bucket; s.mu is held.
+func (s *keySet) take() bool {
+	if refill := int(s.now().Sub(s.refilled) / refillEvery); refill > 0 {
+		s.spent = max(0, s.spent-refill)
+		s.refilled = s.now()
+	}
+	if s.spent >= fetchBurst {
+		return false
+	}
+	s.spent++
+	return true
+}
+
+// fetch gets the keys; all who want them at the same time share one call,
+// which no caller's going away stops.
+func (s *keySet) fetch(ctx context.Context, uri string) error {
+	s.mu.Lock()
+	f := s.flight
+	if f == nil {
+		f = &keyFetch{done: make(chan struct{})}
+		s.flight = f
+		go s.run(context.WithoutCancel(ctx), uri, f)
+	}
+	s.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
+	var keys []jose.JSONWebKey
+	data, err := s.caller.get(ctx, uri, maxKeySetSize)
+	if err == nil {
+		keys, err = parseKeys(data)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.keys, s.uri, s.fetched = keys, uri, s.now()
+	}
+	f.err = err
+	if err != nil {
+		f.err = fmt.Errorf("fetching the provider's keys: %w", err)
+	}
+	s.flight = nil
+	close(f.done)
+}
+
+// parseKeys reads a JWK Set (RFC 7517 section 5) key by key, and passes over
+// those it cannot use, as the RFC asks: one odd key must not cost the others.
+func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &set); err != nil || set.Keys == nil {
+		return nil, fmt.Errorf("%w: not a JWK set", ErrInvalid)
+	}
+	keys := []jose.JSONWebKey{} // not nil: that would mean "never fetched"
+	for _, raw := range set.Keys[:min(len(set.Keys), maxKeys)] {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) != nil {
+			continue
+		}
+		if key = key.Public(); usable(&key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+// usable reports whether a key is a public one for signatures, neither too
+// weak nor so large that verifying stalls.
+func usable(key *jose.JSONWebKey) bool {
+	if key.Use != "" && key.Use != "sig" {
+		return false
+	}
+	switch k := key.Key.(type) {
+	case *rsa.PublicKey:
+		return k.N.BitLen() >= minRSABits && k.N.BitLen() <= maxRSABits && k.E >= 3
+	case *ecdsa.PublicKey:
+		return k.Curve == elliptic.P256() || k.Curve == elliptic.P384() || k.Curve == elliptic.P521()
+	case ed25519.PublicKey:
+		return len(k) == ed25519.PublicKeySize
+	default:
+		return false // symmetric keys among them: Public makes them empty
+	}
+}
+
+// verifyWith tries the keys that may have signed: those with the token's key
+// id, or all when either side names none, of the algorithm's kind.
+func verifyWith(keys []jose.JSONWebKey, jws *jose.JSONWebSignature) ([]byte, bool) {
+	header := jws.Signatures[0].Header
+	for i := range keys {
+		key := &keys[i]
+		if header.KeyID != "" && key.KeyID != "" && key.KeyID != header.KeyID {
+			continue
+		}
+		if !fits(key, header.Algorithm) {
+			continue
+		}
+		if payload, err := jws.Verify(key.Key); err == nil {
+			return payload, true
+		}
+	}
+	return nil, false
+}
+
+// fits reports whether a key signs with an algorithm: the one it says, else
+// any of its kind (RFC 7518 section 3.1; for EC, curve and hash belong
+// together, section 3.4).
+func fits(key *jose.JSONWebKey, algorithm string) bool {
+	if key.Algorithm != "" && key.Algorithm != algorithm {
+		return false
+	}
+	switch k := key.Key.(type) {
+	case *rsa.PublicKey:
+		return slices.Contains([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, algorithm)
+	case *ecdsa.PublicKey:
+		return map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()}[algorithm] == k.Curve
+	case ed25519.PublicKey:
+		return algorithm == "EdDSA"
+	default:
+		return false
+	}
+}
+
+// parseCompact parses a JWS in compact serialization with one of the given
+// algorithms. Nothing in its header is followed: no jku, x5u, jwk or x5c.
+func parseCompact(jwt string, algorithms []string) (*jose.JSONWebSignature, error) {
+	allowed := make([]jose.SignatureAlgorithm, len(algorithms))
+	for i, alg := range algorithms {
+		allowed[i] = jose.SignatureAlgorithm(alg)
+	}
+	jws, err := jose.ParseSignedCompact(jwt, allowed)
+	if err != nil {
+		return nil, fmt.Errorf("%w: not a JWT signed with an accepted algorithm", ErrInvalid)
+	}
+	if len(jws.Signatures) != 1 {
+		return nil, fmt.Errorf("%w: must have one signature", ErrInvalid)
+	}
+	return jws, nil
+}
+
+func sameKeys(a, b []jose.JSONWebKey) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}

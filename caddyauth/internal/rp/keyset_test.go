@@ -1,0 +1,219 @@
+package rp
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
+)
+
+// verifies runs only the signature check.
+func verifies(t testing.TB, c *Client, token string) error {
+	t.Helper()
+	m := metadata(t, c)
+	_, err := c.Provider.keys.verify(t.Context(), m.JWKSURI, token, m.IDTokenAlgorithms)
+	return err
+}
+
+// F01, M24, M25, M33: one key that nobody can use must not cost the others.
+func TestF01OddKeysAmongGood(t *testing.T) {
+	for name, odd := range map[string]any{
+		"M25 secp256k1 without alg":     map[string]any{"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"},
+		"M25 an unknown kind":           map[string]any{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
+		"M25 X448":                      map[string]any{"kty": "OKP", "crv": "X448", "x": "AA"},
+		"M25 a point off the curve":     map[string]any{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"},
+		"M25 RSA without n":             map[string]any{"kty": "RSA", "e": "AQAB"},
+		"M25 bad base64":                map[string]any{"kty": "RSA", "e": "AQAB", "n": "!!"},
+		"M25 a numeric kid":             map[string]any{"kty": "RSA", "e": "AQAB", "n": "AQAB", "kid": 7},
+		"M25 a broken certificate":      map[string]any{"kty": "RSA", "e": "AQAB", "n": "AQAB", "x5c": []string{"AA"}},
+		"M25 no object":                 "key",
+		"M25 null":                      nil,
+		"M29 a shared secret":           map[string]any{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"},
+		"M28 RSA of 16 kbit (no prime)": map[string]any{"kty": "RSA", "e": "AQAB", "n": string(make([]byte, 0))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			op := start(t, provider.Config{})
+			op.Misbehave(provider.Faults{Keys: func(keys []any) []any { return append([]any{odd}, keys...) }})
+			if err := verifies(t, newClient(op), op.Sign(map[string]any{}, map[string]any{"sub": "x"})); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// R33, M22 to M30: which key verifies what.
+func TestR33KeySelection(t *testing.T) {
+	token := func(header map[string]any) func(*provider.Provider) string {
+		return func(op *provider.Provider) string { return op.Sign(header, map[string]any{"sub": "x"}) }
+	}
+	each := func(change func(key map[string]any)) func([]any) []any {
+		return func(keys []any) []any {
+			for _, key := range keys {
+				change(key.(map[string]any))
+			}
+			return keys
+		}
+	}
+	for _, tc := range []struct {
+		name  string
+		keys  func([]any) []any
+		token func(*provider.Provider) string
+		ok    bool
+	}{
+		{"RS256", nil, token(map[string]any{"alg": "RS256"}), true},
+		{"ES256", nil, token(map[string]any{"alg": "ES256"}), true},
+		{"EdDSA", nil, token(map[string]any{"alg": "EdDSA"}), true},
+		{"M23 no kid in the token", nil, token(map[string]any{"kid": ""}), true},
+		{"M22 no kid in the keys", each(func(key map[string]any) { delete(key, "kid") }), token(nil), true},
+		{"M24 one kid for keys of several kinds", each(func(key map[string]any) { key["kid"] = "k" }), token(map[string]any{"kid": "k"}), true},
+		{"keys that name no algorithm", each(func(key map[string]any) { delete(key, "alg") }), token(nil), true},
+		{"M21 an unknown kid", nil, token(map[string]any{"kid": "unknown"}), false},
+		{"M27 keys for encryption", each(func(key map[string]any) { key["use"] = "enc" }), token(nil), false},
+		{"F03 RS256 with a key for PS256", each(func(key map[string]any) { key["alg"] = "PS256" }), token(nil), false},
+		{"M26 an empty set", func([]any) []any { return []any{} }, token(nil), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			op := start(t, provider.Config{})
+			op.Misbehave(provider.Faults{Keys: tc.keys})
+			err := verifies(t, newClient(op), tc.token(op))
+			if (err == nil) != tc.ok {
+				t.Errorf("got %v, want ok %v", err, tc.ok)
+			}
+			if !tc.ok && !errors.Is(err, ErrInvalid) {
+				t.Errorf("got %v, want ErrInvalid", err)
+			}
+		})
+	}
+}
+
+// F03, M28: keys too weak or too large are no keys.
+func TestF03M28KeySizes(t *testing.T) {
+	for bits, want := range map[int]bool{1024: false, 2048: true, 8192: true, 8200: false, 16384: false} {
+		key := jose.JSONWebKey{Key: &rsa.PublicKey{N: oddOf(bits), E: 65537}}
+		if got := usable(&key); got != want {
+			t.Errorf("%d bits: got %v, want %v", bits, got, want)
+		}
+	}
+	key := jose.JSONWebKey{Key: &rsa.PublicKey{N: oddOf(2048), E: 1}}
+	if usable(&key) {
+		t.Error("an exponent of 1 is accepted")
+	}
+}
+
+// F02, A102, M32: forged tokens cost a handful of fetches, and do not keep a
+// real rotation from getting through.
+func TestF02A102M32ForgedTokensCostNothing(t *testing.T) {
+	op := start(t, provider.Config{})
+	forger := start(t, provider.Config{})
+	forger.RotateKeys()
+	c := newClient(op)
+	good := op.Sign(nil, map[string]any{"sub": "x"})
+	unknown := forger.Sign(nil, map[string]any{"sub": "x"})
+	known := good[:len(good)-8] + "AAAAAAAA"
+	for i := range 200 {
+		if verifies(t, c, unknown) == nil || verifies(t, c, known) == nil {
+			t.Fatal("a forged token verifies")
+		}
+		if i%50 == 0 {
+			if err := verifies(t, c, good); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := len(op.Requests("keys")); got != 1+fetchBurst {
+		t.Errorf("400 forged tokens: got %d fetches, want %d", got, 1+fetchBurst)
+	}
+}
+
+// M30: a rotation just before signing is followed at once, twice in a row.
+func TestM30RotationJustBeforeSigning(t *testing.T) {
+	op := start(t, provider.Config{})
+	c := newClient(op)
+	for range 1 + fetchBurst {
+		if err := verifies(t, c, op.Sign(nil, map[string]any{"sub": "x"})); err != nil {
+			t.Fatal(err)
+		}
+		op.RotateKeys()
+	}
+}
+
+// M31: while no keys can be had, old ones serve on, and a token of a new one
+// is refused as something to try again, not as forged.
+func TestM31KeysUnavailable(t *testing.T) {
+	op := start(t, provider.Config{})
+	c := newClient(op)
+	old := op.Sign(nil, map[string]any{"sub": "x"})
+	if err := verifies(t, c, old); err != nil {
+		t.Fatal(err)
+	}
+	op.RotateKeys()
+	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"keys": provider.Status(500, "text/plain", "")}})
+	if err := verifies(t, c, op.Sign(nil, map[string]any{"sub": "x"})); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a token of a new key: got %v, want ErrUnavailable", err)
+	}
+	if err := verifies(t, c, old); err != nil {
+		t.Errorf("a token of an old key: %v", err)
+	}
+	if err := verifies(t, newClient(op), old); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("without any keys: got %v, want ErrUnavailable", err)
+	}
+}
+
+// A withdrawn key goes within an hour; one that cannot be asked about stays.
+func TestKeysAreAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		p := NewProvider(ProviderConfig{Issuer: "https://op.test", Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			calls++
+			if calls == 3 {
+				return nil, errors.New("down")
+			}
+			return (&recorder{}).response(200, []byte(`{"keys":[]}`)), nil
+		})})
+		for i, want := range []int{1, 1, 2, 3} {
+			if i >= 2 {
+				time.Sleep(keysLifetime)
+			}
+			if _, err := p.keys.current(t.Context(), "https://op.test/keys"); err != nil {
+				t.Fatal(err)
+			}
+			if calls != want {
+				t.Errorf("call %d: got %d fetches, want %d", i, calls, want)
+			}
+		}
+		if _, err := p.keys.current(t.Context(), "https://op.test/other"); err != nil || calls != 4 {
+			t.Errorf("keys at another place: got %v and %d fetches, want 4", err, calls)
+		}
+	})
+}
+
+// FuzzJWKS: whatever is accepted is a public key of a kind and size we use.
+func FuzzJWKS(f *testing.F) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, _ := (&jose.JSONWebKey{Key: &key.PublicKey, KeyID: "k", Use: "sig"}).MarshalJSON()
+	private, _ := (&jose.JSONWebKey{Key: key, KeyID: "k"}).MarshalJSON()
+	f.Add([]byte(`{"keys":[` + string(good) + `]}`))
+	f.Add([]byte(`{"keys":[` + string(private) + `,{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"},1,null]}`))
+	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := parseKeys(data)
+		if err != nil {
+			return
+		}
+		for i := range keys {
+			if !keys[i].IsPublic() || !usable(&keys[i]) {
+				t.Fatalf("accepted %T", keys[i].Key)
+			}
+		}
+	})
+}

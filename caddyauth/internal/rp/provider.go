@@ -1,0 +1,130 @@
+// Package rp is the OpenID Connect relying party: the provider's side of the
+// wire (metadata, keys, HTTP), the authorization request, the callback, the
+// code exchange and the checks of the ID token.
+//
+// It knows nothing of Caddy, logs nothing and holds no global state. What the
+// libraries below it leave open, it closes; DESIGN and TRAPS numbers (F01 and
+// so on) stand beside the lines that do.
+package rp
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ProviderConfig says where a provider is and how to call it.
+type ProviderConfig struct {
+	// Issuer is the issuer identifier, as the operator wrote it.
+	Issuer string
+
+	// Transport makes the calls; nil means NewTransport.
+	Transport http.RoundTripper
+
+	// Timeout bounds one call; 0 means DefaultTimeout.
+	Timeout time.Duration
+
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Provider is an OpenID Provider as seen over the wire. Its metadata and keys
+// are fetched when they are first needed, never before, and kept. It is safe
+// for concurrent use.
+type Provider struct {
+	issuer string
+	caller *caller
+	now    func() time.Time
+	keys   *keySet
+
+	mu       sync.Mutex
+	metadata *Metadata
+	fetched  time.Time     // of metadata
+	flight   chan struct{} // closed when the fetch under way ends; nil when there is none
+	failed   time.Time     // of the latest failure
+	failure  error
+}
+
+const (
+	// RetryAfter is how long after a failed fetch of the metadata the next
+	// one may start, when a request needs it.
+	RetryAfter = 5 * time.Second
+
+	// metadataLifetime is how long metadata are used before they are fetched
+	// anew, in the background: the old ones serve on until new ones are here.
+	metadataLifetime = time.Hour
+)
+
+// NewProvider makes no call.
+func NewProvider(cfg ProviderConfig) *Provider {
+	p := &Provider{issuer: cfg.Issuer, caller: newCaller(cfg.Transport, cfg.Timeout), now: cfg.Now}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	p.keys = &keySet{caller: p.caller, now: p.now}
+	return p
+}
+
+// Issuer returns the issuer as it was configured.
+func (p *Provider) Issuer() string { return p.issuer }
+
+// Metadata returns the provider's metadata, and waits for them if there are
+// none yet. All who wait share one fetch, which no caller's going away stops.
+// After a failure, the same error comes back at once until RetryAfter has
+// passed, so that a provider that is down is not also flooded.
+func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) {
+	p.mu.Lock()
+	m, err := p.metadata, p.failure
+	wanted := m == nil || p.now().Sub(p.fetched) >= metadataLifetime
+	if wanted && p.flight == nil && (err == nil || p.now().Sub(p.failed) >= RetryAfter) {
+		p.flight = make(chan struct{})
+		go p.fetchMetadata(context.WithoutCancel(ctx), p.flight)
+	}
+	flight := p.flight
+	p.mu.Unlock()
+
+	switch {
+	case m != nil:
+		return m, nil
+	case flight == nil:
+		return nil, err
+	}
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.metadata == nil {
+		return nil, p.failure
+	}
+	return p.metadata, nil
+}
+
+func (p *Provider) fetchMetadata(ctx context.Context, done chan struct{}) {
+	var m *Metadata
+	data, err := p.caller.get(ctx, discoveryURL(p.issuer), maxMetadataSize)
+	if err == nil {
+		m, err = parseMetadata(data, p.issuer)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.metadata, p.fetched = m, p.now()
+	} else {
+		p.failed = p.now()
+	}
+	p.failure = err
+	p.flight = nil
+	close(done)
+}
+
+// Failure returns the error of the latest fetch of the metadata, nil if it
+// succeeded or none was made.
+func (p *Provider) Failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failure
+}

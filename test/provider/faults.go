@@ -1,0 +1,57 @@
+package provider
+
+import (
+	"net/http"
+	"net/url"
+)
+
+// Faults is what the provider does wrong. Each field is a switch: nil or
+// false is honest.
+type Faults struct {
+	// Answer takes an endpoint over: it answers, or returns false to let the
+	// endpoint do so.
+	Answer map[string]func(http.ResponseWriter, *http.Request) bool
+
+	// Metadata changes the metadata document.
+	Metadata func(doc map[string]any)
+
+	// Keys changes the published keys.
+	Keys func(keys []any) []any
+
+	// Callback changes the authorization response.
+	Callback func(q url.Values)
+
+	// IDToken changes header and claims before they are signed.
+	IDToken func(header, claims map[string]any)
+
+	// SignedIDToken changes the token after it was signed.
+	SignedIDToken func(token string) string
+
+	// TokenResponse changes the token response.
+	TokenResponse func(doc map[string]any)
+
+	// IgnorePKCE accepts any code verifier, and none.
+	IgnorePKCE bool
+
+	// ReuseCodes accepts a code as often as it comes.
+	ReuseCodes bool
+}
+
+// Status answers an endpoint with a status and a body.
+func Status(code int, contentType, body string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(code)
+		_, _ = w.Write([]byte(body))
+		return true
+	}
+}
+
+// Redirect answers an endpoint with a redirect.
+func Redirect(code int, to string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Location", to)
+		w.WriteHeader(code)
+		return true
+	}
+}

@@ -1,0 +1,181 @@
+package provider
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+const idTokenLifetime = time.Hour
+
+func (p *Provider) serveMetadata(w http.ResponseWriter, _ *http.Request) {
+	doc := map[string]any{
+		"issuer":                                         p.URL,
+		"authorization_endpoint":                         p.URL + "/authorize",
+		"token_endpoint":                                 p.URL + "/token",
+		"jwks_uri":                                       p.URL + "/keys",
+		"response_types_supported":                       []string{"code"},
+		"subject_types_supported":                        []string{"public"},
+		"code_challenge_methods_supported":               []string{"S256"},
+		"id_token_signing_alg_values_supported":          []string{"RS256", "ES256", "EdDSA"},
+		"token_endpoint_auth_methods_supported":          []string{"none", "client_secret_basic", "client_secret_post"},
+		"authorization_response_iss_parameter_supported": true,
+	}
+	if change := p.fault().Metadata; change != nil {
+		change(doc)
+	}
+	writeJSON(w, http.StatusOK, doc)
+}
+
+func (p *Provider) serveKeys(w http.ResponseWriter, _ *http.Request) {
+	keys := p.keys.public()
+	if change := p.fault().Keys; change != nil {
+		keys = change(keys)
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"keys": keys})
+}
+
+// serveToken is the token endpoint (RFC 6749 section 4.1.3).
+func (p *Provider) serveToken(w http.ResponseWriter, r *http.Request) {
+	form := r.PostForm
+	id, problem := p.authenticate(r)
+	if problem != "" {
+		tokenError(w, http.StatusUnauthorized, "invalid_client", problem)
+		return
+	}
+	if form.Get("grant_type") != "authorization_code" {
+		tokenError(w, http.StatusBadRequest, "unsupported_grant_type", form.Get("grant_type"))
+		return
+	}
+	g, problem := p.redeem(id, form)
+	if problem != "" {
+		tokenError(w, http.StatusBadRequest, "invalid_grant", problem)
+		return
+	}
+	doc := p.tokens(g, form)
+	if change := p.fault().TokenResponse; change != nil {
+		change(doc)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, doc)
+}
+
+// authenticate wants exactly the method that the client is registered with.
+func (p *Provider) authenticate(r *http.Request) (id, problem string) {
+	basicID, basicSecret, basic := r.BasicAuth()
+	id, secret, method := r.PostForm.Get("client_id"), r.PostForm.Get("client_secret"), "none"
+	switch {
+	case basic && (r.PostForm.Has("client_secret") || r.PostForm.Has("client_id")):
+		return "", "more than one client authentication"
+	case basic:
+		id, _ = url.QueryUnescape(basicID)
+		secret, _ = url.QueryUnescape(basicSecret)
+		method = "client_secret_basic"
+	case r.PostForm.Has("client_secret"):
+		method = "client_secret_post"
+	}
+	client, ok := p.cfg.Clients[id]
+	if !ok {
+		return "", "unknown client"
+	}
+	want := client.AuthMethod
+	if want == "" {
+		want = "none"
+		if client.Secret != "" {
+			want = "client_secret_basic"
+		}
+	}
+	if method != want || secret != client.Secret {
+		return "", "wrong client authentication"
+	}
+	return id, ""
+}
+
+// redeem spends a code.
+func (p *Provider) redeem(client string, form url.Values) (*grant, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.codes[form.Get("code")]
+	sum := sha256.Sum256([]byte(form.Get("code_verifier")))
+	switch {
+	case g == nil || p.cfg.Now().After(g.expires):
+		return nil, "unknown code"
+	case g.spent && !p.faults.ReuseCodes:
+		return nil, "code was used before"
+	case g.client != client:
+		return nil, "code of another client"
+	case g.redirectURI != form.Get("redirect_uri"):
+		return nil, "another redirect_uri"
+	case base64.RawURLEncoding.EncodeToString(sum[:]) != g.challenge && !p.faults.IgnorePKCE:
+		return nil, "wrong code_verifier"
+	}
+	g.spent = true
+	return g, ""
+}
+
+func (p *Provider) tokens(g *grant, form url.Values) map[string]any {
+	now := p.cfg.Now()
+	audience := slices.Clone(g.audience)
+	for _, resource := range form["resource"] {
+		if !slices.Contains(audience, resource) {
+			audience = append(audience, resource)
+		}
+	}
+	access := "opaque-" + randomText()
+	if len(audience) > 0 { // as Auth0 does: without an audience, the token is opaque
+		access = p.Sign(map[string]any{"typ": "at+jwt"}, map[string]any{
+			"iss": p.URL, "aud": audience, "sub": g.user, "client_id": g.client, "scope": strings.Join(g.scopes, " "),
+			"iat": now.Unix(), "exp": now.Add(p.cfg.TokenLifetime).Unix(), "jti": randomText(),
+		})
+	}
+	doc := map[string]any{
+		"access_token": p.issue(access),
+		"token_type":   "Bearer",
+		"expires_in":   int(p.cfg.TokenLifetime.Seconds()),
+		"scope":        strings.Join(g.scopes, " "),
+	}
+	if slices.Contains(g.scopes, "offline_access") {
+		doc["refresh_token"] = p.issue("refresh-" + randomText())
+	}
+	if slices.Contains(g.scopes, "openid") {
+		doc["id_token"] = p.issue(p.idToken(g, access))
+	}
+	return doc
+}
+
+func (p *Provider) idToken(g *grant, access string) string {
+	now := p.cfg.Now()
+	sum := sha256.Sum256([]byte(access))
+	header := map[string]any{"typ": "JWT"}
+	claims := map[string]any{
+		"iss": p.URL, "aud": g.client, "sub": g.user, "nonce": g.nonce,
+		"iat": now.Unix(), "exp": now.Add(idTokenLifetime).Unix(), "auth_time": now.Unix(), "sid": "sid-" + randomText(),
+		"at_hash": base64.RawURLEncoding.EncodeToString(sum[:16]),
+	}
+	maps.Copy(claims, p.cfg.Users[g.user])
+	f := p.fault()
+	if f.IDToken != nil {
+		f.IDToken(header, claims)
+	}
+	token := p.Sign(header, claims)
+	if f.SignedIDToken != nil {
+		token = f.SignedIDToken(token)
+	}
+	return token
+}
+
+func tokenError(w http.ResponseWriter, status int, code, description string) {
+	writeJSON(w, status, map[string]any{"error": code, "error_description": description})
+}
+
+func writeJSON(w http.ResponseWriter, status int, doc any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(doc)
+}
