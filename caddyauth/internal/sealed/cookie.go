@@ -61,6 +61,17 @@ func Value(lines []string, name string, n int) (string, bool) {
 	return "", false
 }
 
+// HasValue reports whether one of the cookies called name has the value.
+func HasValue(lines []string, name, value string) bool {
+	for n := range MaxTries {
+		got, ok := Value(lines, name, n)
+		if !ok || got == value {
+			return ok
+		}
+	}
+	return false
+}
+
 func valueOf(pair, name string) (string, bool) {
 	pair = trimSpace(pair)
 	if len(pair) <= len(name) || pair[len(name)] != '=' || pair[:len(name)] != name {

@@ -200,25 +200,25 @@ func TestJarA65PartsDoNotMix(t *testing.T) {
 	j := testJar(t)
 	parts := func(value string) (first, second string) {
 		lines := request(write(t, j, request(), value)).Header["Cookie"]
-		first, _ = Value(lines, j.name(0), 0)
-		second, _ = Value(lines, j.name(1), 0)
+		first, _ = Value(lines, j.Name(0), 0)
+		second, _ = Value(lines, j.Name(1), 0)
 		return first, second
 	}
 	a1, a2 := parts(strings.Repeat("a", 5000))
 	_, b2 := parts(strings.Repeat("b", 5000))
 	small, _ := parts("small")
 	for name, cookies := range map[string]string{
-		"first of one, second of another": j.name(0) + "=" + a1 + "; " + j.name(1) + "=" + b2,
-		"second part missing":             j.name(0) + "=" + a1,
-		"first part missing":              j.name(1) + "=" + a2,
-		"second part empty":               j.name(0) + "=" + a1 + "; " + j.name(1) + "=",
-		"parts swapped":                   j.name(0) + "=" + a2 + "; " + j.name(1) + "=" + a1,
-		"count taken off":                 j.name(0) + "=" + strings.TrimPrefix(a1, "2.") + a2,
-		"count put on":                    j.name(0) + "=2." + small + "; " + j.name(1) + "=",
-		"count of two thousand million":   j.name(0) + "=2000000000." + a1[2:] + "; " + j.name(1) + "=" + a2,
-		"count with a sign":               j.name(0) + "=+2." + a1[2:] + "; " + j.name(1) + "=" + a2,
-		"count of one":                    j.name(0) + "=1." + small,
-		"count of zero":                   j.name(0) + "=0." + small,
+		"first of one, second of another": j.Name(0) + "=" + a1 + "; " + j.Name(1) + "=" + b2,
+		"second part missing":             j.Name(0) + "=" + a1,
+		"first part missing":              j.Name(1) + "=" + a2,
+		"second part empty":               j.Name(0) + "=" + a1 + "; " + j.Name(1) + "=",
+		"parts swapped":                   j.Name(0) + "=" + a2 + "; " + j.Name(1) + "=" + a1,
+		"count taken off":                 j.Name(0) + "=" + strings.TrimPrefix(a1, "2.") + a2,
+		"count put on":                    j.Name(0) + "=2." + small + "; " + j.Name(1) + "=",
+		"count of two thousand million":   j.Name(0) + "=2000000000." + a1[2:] + "; " + j.Name(1) + "=" + a2,
+		"count with a sign":               j.Name(0) + "=+2." + a1[2:] + "; " + j.Name(1) + "=" + a2,
+		"count of one":                    j.Name(0) + "=1." + small,
+		"count of zero":                   j.Name(0) + "=0." + small,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Cookie", cookies)
@@ -234,7 +234,7 @@ func TestJarA62FindsOursAmongPlanted(t *testing.T) {
 	j := testJar(t)
 	small := request(write(t, j, request(), "mine")).Header.Get("Cookie")
 	large := request(write(t, j, request(), strings.Repeat("m", 5000))).Header.Get("Cookie")
-	planted := j.name(0) + "=planted; " + j.name(0) + "=2.planted; " + j.name(1) + "=planted"
+	planted := j.Name(0) + "=planted; " + j.Name(0) + "=2.planted; " + j.Name(1) + "=planted"
 	for name, cookies := range map[string]string{
 		"small, planted first":  planted + "; " + small,
 		"small, planted behind": small + "; " + planted,
@@ -248,7 +248,7 @@ func TestJarA62FindsOursAmongPlanted(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequest("GET", "/", nil)
-	r.Header.Set("Cookie", strings.Repeat(j.name(0)+"=x; ", 3000)+small)
+	r.Header.Set("Cookie", strings.Repeat(j.Name(0)+"=x; ", 3000)+small)
 	if _, err := j.Read(r); !errors.Is(err, ErrNoCookie) {
 		t.Errorf("behind a flood: got %v, want ErrNoCookie after a bounded number of tries", err)
 	}

@@ -34,19 +34,19 @@ type Jar struct {
 	MaxChunks int // at most 9
 }
 
-// Per name, at most so many values of one request are tried: with a planted
-// cookie or two the right one is still found, and a flood of them costs no
-// more (A62).
-const maxTries = 8
+// MaxTries is how many values of one name are tried in one request: with a
+// planted cookie or two the right one is still found, and a flood of them
+// costs no more (A62).
+const MaxTries = 8
 
 // Write seals the value and adds the cookies to the response. Parts of an
 // earlier, longer value that the request carried are deleted.
 func (j *Jar) Write(h http.Header, r *http.Request, value []byte, maxAge time.Duration) error {
-	room := MaxCookieSize - len(j.name(1)) - len("9.")
+	room := MaxCookieSize - len(j.Name(1)) - len("9.")
 	size := TextSize(len(value))
 	count := (size + room - 1) / room
 	if count > j.MaxChunks {
-		return &TooLargeError{Size: size + count*(len(j.name(1))+1), Limit: j.MaxChunks * MaxCookieSize}
+		return &TooLargeError{Size: size + count*(len(j.Name(1))+1), Limit: j.MaxChunks * MaxCookieSize}
 	}
 	text, err := j.Box.Seal(value, strconv.Itoa(count))
 	if err != nil {
@@ -67,12 +67,12 @@ func (j *Jar) Write(h http.Header, r *http.Request, value []byte, maxAge time.Du
 // Read opens the value that the request's cookies carry, or ErrNoCookie.
 func (j *Jar) Read(r *http.Request) ([]byte, error) {
 	lines := r.Header["Cookie"]
-	for n := range maxTries {
+	for n := range MaxTries {
 		first, ok := Value(lines, j.Cookie.Name, n)
 		if !ok {
 			break
 		}
-		if value, err := j.Open(lines, first); err == nil {
+		if value, _, err := j.Open(lines, first); err == nil {
 			return value, nil
 		}
 	}
@@ -80,30 +80,32 @@ func (j *Jar) Read(r *http.Request) ([]byte, error) {
 }
 
 // Open opens the value whose first part is first, with the further parts
-// that the header lines hold.
-func (j *Jar) Open(lines []string, first string) ([]byte, error) {
+// that the header lines hold. It returns those, too.
+func (j *Jar) Open(lines []string, first string) (value []byte, rest []string, err error) {
 	count, text := j.Split(first)
 	if count == 0 {
-		return nil, ErrOpen
+		return nil, nil, ErrOpen
 	}
-	for n := range maxTries {
+	for n := range MaxTries {
 		whole := text
+		rest = rest[:0]
 		for i := 1; i < count; i++ {
-			part, ok := Value(lines, j.name(i), n)
+			part, ok := Value(lines, j.Name(i), n)
 			if !ok && n > 0 { // one of several, the others may stand once
-				part, ok = Value(lines, j.name(i), 0)
+				part, ok = Value(lines, j.Name(i), 0)
 			}
 			if !ok {
-				return nil, ErrOpen
+				return nil, nil, ErrOpen
 			}
 			whole += part
+			rest = append(rest, part)
 		}
-		value, err := j.Box.Open(whole, strconv.Itoa(count))
+		value, err = j.Box.Open(whole, strconv.Itoa(count))
 		if err == nil || count == 1 {
-			return value, err
+			return value, rest, err
 		}
 	}
-	return nil, ErrOpen
+	return nil, nil, ErrOpen
 }
 
 // Split gives the number of cookies that a value takes, from its first part,
@@ -128,7 +130,7 @@ func (j *Jar) Delete(h http.Header, r *http.Request) { j.deleteFrom(h, r, 0) }
 
 func (j *Jar) deleteFrom(h http.Header, r *http.Request, from int) {
 	for i := from; i < j.MaxChunks; i++ {
-		if _, ok := Value(r.Header["Cookie"], j.name(i), 0); ok {
+		if _, ok := Value(r.Header["Cookie"], j.Name(i), 0); ok {
 			j.cookie(i).Delete(h)
 		}
 	}
@@ -136,12 +138,12 @@ func (j *Jar) deleteFrom(h http.Header, r *http.Request, from int) {
 
 func (j *Jar) cookie(i int) Cookie {
 	c := j.Cookie
-	c.Name = j.name(i)
+	c.Name = j.Name(i)
 	return c
 }
 
 // Name gives the name of the i-th cookie of the value.
-func (j *Jar) name(i int) string {
+func (j *Jar) Name(i int) string {
 	if i == 0 {
 		return j.Cookie.Name
 	}

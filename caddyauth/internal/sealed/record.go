@@ -3,12 +3,14 @@ package sealed
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 	"time"
 )
 
 // ErrRecord says that a record is cut short or holds impossible lengths.
 var ErrRecord = errors.New("malformed record")
+
+// maxMilliseconds is the end of the year 9999.
+const maxMilliseconds = 253402300799_999
 
 // Writer appends the fields of a record, each in a form that cannot run into
 // the next: numbers as uvarints, strings behind their length.
@@ -23,9 +25,9 @@ func (w *Writer) Text(s string) { w.b = appendText(w.b, s) }
 // Number appends a number.
 func (w *Writer) Number(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
 
-// Time appends a time in whole seconds; one before 1970, and the zero time,
-// become 0.
-func (w *Writer) Time(t time.Time) { w.Number(uint64(max(0, t.Unix()))) }
+// Time appends a time in whole milliseconds; one before 1970, and the zero
+// time, become 0.
+func (w *Writer) Time(t time.Time) { w.Number(uint64(max(0, t.UnixMilli()))) }
 
 // Reader reads what a Writer wrote. After the first failure every read gives
 // a zero value, and Err says so: a caller checks once, at the end. A field
@@ -78,10 +80,10 @@ func (r *Reader) Time() time.Time {
 	switch {
 	case n == 0:
 		return time.Time{}
-	case n > math.MaxInt32*1000: // the year 70000: no time of ours
+	case n > maxMilliseconds:
 		r.failed, r.b = true, nil
 		return time.Time{}
 	default:
-		return time.Unix(int64(n), 0)
+		return time.UnixMilli(int64(n))
 	}
 }

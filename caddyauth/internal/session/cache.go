@@ -1,0 +1,116 @@
+package session
+
+import "sync"
+
+// cache remembers opened sessions by the cookie value they came in, so that
+// opening one again costs a look-up. It is bounded in bytes; what was not
+// used lately goes first. Only what a seal has vouched for gets in, so that
+// nobody fills it with rubbish.
+type cache struct {
+	shards [16]shard
+}
+
+type shard struct {
+	mu      sync.Mutex
+	entries map[string]int // from the end of a value to its place in ring
+	ring    []cached
+	hand    int
+	size    int
+	limit   int
+}
+
+type cached struct {
+	first   string   // the value of the first cookie
+	rest    []string // of the others, if the session takes several
+	session *Session
+	size    int
+	used    bool // since the hand came by
+}
+
+// cacheSize bounds a cache, in bytes.
+const cacheSize = 16 << 20
+
+func newCache(limit int) *cache {
+	c := &cache{}
+	for i := range c.shards {
+		c.shards[i].limit = limit / len(c.shards)
+		c.shards[i].entries = make(map[string]int)
+	}
+	return c
+}
+
+// tail is what an entry is looked up by: the end of a value is the tag of the
+// seal, as good as random. The whole value is compared afterwards.
+func tail(first string) string { return first[max(0, len(first)-32):] }
+
+func (c *cache) shard(first string) *shard {
+	if first == "" {
+		return &c.shards[0]
+	}
+	return &c.shards[int(first[len(first)-1])%len(c.shards)]
+}
+
+// get returns the session that came in a value, and the values of the further
+// cookies it came with, which the caller must compare.
+func (c *cache) get(first string) (*Session, []string) {
+	s := c.shard(first)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.entries[tail(first)]
+	if !ok || s.ring[i].first != first {
+		return nil, nil
+	}
+	s.ring[i].used = true
+	return s.ring[i].session, s.ring[i].rest
+}
+
+// put remembers a session. What it holds on to is copied: a cookie header is
+// larger than the value in it.
+func (c *cache) put(session *Session, first string, rest []string) {
+	e := cached{first: string([]byte(first)), session: session}
+	e.size = 512 + len(first) + 3*len(session.Claims.Raw()) + len(session.AccessToken.Reveal())
+	for _, value := range rest {
+		e.rest = append(e.rest, string([]byte(value)))
+		e.size += len(value)
+	}
+	s := c.shard(first)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.size > s.limit {
+		return
+	}
+	if i, ok := s.entries[tail(first)]; ok {
+		s.size += e.size - s.ring[i].size
+		s.ring[i] = e
+	} else {
+		s.entries[tail(e.first)] = len(s.ring)
+		s.ring = append(s.ring, e)
+		s.size += e.size
+	}
+	for s.size > s.limit {
+		s.evict()
+	}
+}
+
+// evict drops the next entry that was not used since the hand last came by.
+func (s *shard) evict() {
+	for {
+		s.hand %= len(s.ring)
+		e := &s.ring[s.hand]
+		if e.used {
+			e.used = false
+			s.hand++
+			continue
+		}
+		s.size -= e.size
+		delete(s.entries, tail(e.first))
+		last := len(s.ring) - 1
+		if s.hand != last {
+			s.ring[s.hand] = s.ring[last]
+			s.entries[tail(s.ring[s.hand].first)] = s.hand
+		}
+		s.ring[last] = cached{}
+		s.ring = s.ring[:last]
+		return
+	}
+}
