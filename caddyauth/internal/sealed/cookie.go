@@ -95,55 +95,61 @@ func Names(lines []string, yield func(name string, size int)) {
 	}
 }
 
-// Strip removes the cookies whose names own claims from the request's Cookie
-// header, and leaves all others as they are, byte for byte.
-func Strip(h http.Header, own func(name string) bool) {
-	lines := h["Cookie"]
-	kept := lines[:0]
+// Strip returns the Cookie header lines without the cookies whose names own
+// claims, and with all others as they are, byte for byte. It returns nil when
+// nothing is left, and does not change the lines it is given.
+func Strip(lines []string, own func(name string) bool) []string {
+	if len(lines) == 1 { // as nearly always, HTTP/2 included: net/http joins its crumbs
+		switch line := stripLine(lines[0], own); line {
+		case "":
+			return nil
+		case lines[0]:
+			return lines
+		default:
+			return []string{line}
+		}
+	}
+	var kept []string
 	for _, line := range lines {
 		if line = stripLine(line, own); line != "" {
 			kept = append(kept, line)
 		}
 	}
-	switch {
-	case len(kept) == 0:
-		delete(h, "Cookie")
-	case len(kept) < len(lines):
-		h["Cookie"] = kept
-	}
+	return kept
 }
 
 // stripLine copies nothing as long as what stays is one piece of the line,
 // which it is for all but the oddest requests.
 func stripLine(line string, own func(name string) bool) string {
-	var pieces []string
-	from, to := 0, 0 // line[from:to] is the piece that stays, so far
+	kept := ""
+	from := 0 // where the piece under way begins
 	for at := 0; at < len(line); {
 		end, next := len(line), len(line)
 		if i := strings.IndexByte(line[at:], ';'); i >= 0 {
 			end, next = at+i, at+i+1
 		}
-		name, _, ok := strings.Cut(line[at:end], "=")
-		switch {
-		case !ok || !own(trimSpace(name)):
-			to = end
-		case from == to:
-			from, to = next, next
-		default:
-			pieces = append(pieces, line[from:to])
-			from, to = next, next
+		if name, _, ok := strings.Cut(line[at:end], "="); ok && own(trimSpace(name)) {
+			if from < at {
+				kept = join(kept, line[from:at-1])
+			}
+			from = next
 		}
 		at = next
 	}
 	switch {
-	case len(pieces) == 0 && from == 0 && to == len(line):
+	case from == 0:
 		return line
-	case len(pieces) == 0:
-		return trimSpace(line[from:to])
-	case from < to:
-		pieces = append(pieces, line[from:to])
+	case from < len(line):
+		kept = join(kept, line[from:])
 	}
-	return trimSpace(strings.Join(pieces, ";"))
+	return trimSpace(kept)
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + ";" + b
 }
 
 // trimSpace trims what RFC 6265 lets stand around a pair: spaces and tabs.

@@ -27,7 +27,8 @@ func (e *TooLargeError) Error() string {
 // seal over all parts, and the count is authenticated with it, so that parts
 // of two values never make a third (A65).
 //
-// A Jar is safe for concurrent use.
+// Its methods take cookies as the lines of a request's Cookie header, and are
+// safe for concurrent use.
 type Jar struct {
 	Cookie    Cookie
 	Box       *Box
@@ -41,7 +42,7 @@ const MaxTries = 8
 
 // Write seals the value and adds the cookies to the response. Parts of an
 // earlier, longer value that the request carried are deleted.
-func (j *Jar) Write(h http.Header, r *http.Request, value []byte, maxAge time.Duration) error {
+func (j *Jar) Write(h http.Header, cookies []string, value []byte, maxAge time.Duration) error {
 	room := MaxCookieSize - len(j.Name(1)) - len("9.")
 	size := TextSize(len(value))
 	count := (size + room - 1) / room
@@ -60,19 +61,18 @@ func (j *Jar) Write(h http.Header, r *http.Request, value []byte, maxAge time.Du
 		}
 		j.cookie(i).Set(h, part, maxAge)
 	}
-	j.deleteFrom(h, r, count)
+	j.deleteFrom(h, cookies, count)
 	return nil
 }
 
-// Read opens the value that the request's cookies carry, or ErrNoCookie.
-func (j *Jar) Read(r *http.Request) ([]byte, error) {
-	lines := r.Header["Cookie"]
+// Read opens the value that the cookies carry, or returns ErrNoCookie.
+func (j *Jar) Read(cookies []string) ([]byte, error) {
 	for n := range MaxTries {
-		first, ok := Value(lines, j.Cookie.Name, n)
+		first, ok := Value(cookies, j.Cookie.Name, n)
 		if !ok {
 			break
 		}
-		if value, _, err := j.Open(lines, first); err == nil {
+		if value, _, err := j.Open(cookies, first); err == nil {
 			return value, nil
 		}
 	}
@@ -80,8 +80,8 @@ func (j *Jar) Read(r *http.Request) ([]byte, error) {
 }
 
 // Open opens the value whose first part is first, with the further parts
-// that the header lines hold. It returns those, too.
-func (j *Jar) Open(lines []string, first string) (value []byte, rest []string, err error) {
+// among the cookies. It returns those, too.
+func (j *Jar) Open(cookies []string, first string) (value []byte, rest []string, err error) {
 	count, text := j.Split(first)
 	if count == 0 {
 		return nil, nil, ErrOpen
@@ -90,9 +90,9 @@ func (j *Jar) Open(lines []string, first string) (value []byte, rest []string, e
 		whole := text
 		rest = rest[:0]
 		for i := 1; i < count; i++ {
-			part, ok := Value(lines, j.Name(i), n)
+			part, ok := Value(cookies, j.Name(i), n)
 			if !ok && n > 0 { // one of several, the others may stand once
-				part, ok = Value(lines, j.Name(i), 0)
+				part, ok = Value(cookies, j.Name(i), 0)
 			}
 			if !ok {
 				return nil, nil, ErrOpen
@@ -126,11 +126,11 @@ func (j *Jar) Split(first string) (count int, text string) {
 
 // Delete tells the browser to drop the cookies of ours that the request
 // carried.
-func (j *Jar) Delete(h http.Header, r *http.Request) { j.deleteFrom(h, r, 0) }
+func (j *Jar) Delete(h http.Header, cookies []string) { j.deleteFrom(h, cookies, 0) }
 
-func (j *Jar) deleteFrom(h http.Header, r *http.Request, from int) {
+func (j *Jar) deleteFrom(h http.Header, cookies []string, from int) {
 	for i := from; i < j.MaxChunks; i++ {
-		if _, ok := Value(r.Header["Cookie"], j.Name(i), 0); ok {
+		if _, ok := Value(cookies, j.Name(i), 0); ok {
 			j.cookie(i).Delete(h)
 		}
 	}

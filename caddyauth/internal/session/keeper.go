@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -8,20 +9,20 @@ import (
 )
 
 // Keeper keeps sessions between requests. Its methods may be called
-// concurrently.
+// concurrently. They take cookies as the lines of the Cookie header.
 type Keeper interface {
-	// Load returns the session of a request: ErrNone when it has none that
-	// may be used, whatever cookies it carries. Any other error means that it
-	// cannot be told now: the request must then not pass for anonymous, and
-	// its cookies must stay.
-	Load(r *http.Request) (*Session, error)
+	// Load returns the session that a request's cookies stand for: ErrNone
+	// when there is none that may be used, whatever they hold. Any other error
+	// means that it cannot be told now: the request must then not pass for
+	// anonymous, and its cookies must stay.
+	Load(ctx context.Context, cookies []string) (*Session, error)
 
 	// Save keeps a session, and adds to the response what lets the browser
 	// come back with it. A *sealed.TooLargeError says that it does not fit.
-	Save(h http.Header, r *http.Request, s *Session) error
+	Save(ctx context.Context, h http.Header, cookies []string, s *Session) error
 
-	// Delete ends what the request carries, usable or not.
-	Delete(h http.Header, r *http.Request)
+	// Delete ends what the cookies stand for, usable or not.
+	Delete(ctx context.Context, h http.Header, cookies []string) error
 }
 
 // Stateless keeps a session whole in a sealed cookie. It survives restarts
@@ -54,8 +55,8 @@ func NewStateless(cookie sealed.Cookie, box *sealed.Box, limits Limits, now func
 }
 
 // Load implements Keeper.
-func (k *Stateless) Load(r *http.Request) (*Session, error) {
-	s := k.open(r.Header["Cookie"])
+func (k *Stateless) Load(_ context.Context, cookies []string) (*Session, error) {
+	s := k.open(cookies)
 	switch {
 	case s == nil:
 		return nil, ErrNone
@@ -68,16 +69,16 @@ func (k *Stateless) Load(r *http.Request) (*Session, error) {
 
 // open returns the session in the cookies, nil if there is none. Where a
 // sibling domain has planted cookies of our name, each value is looked at.
-func (k *Stateless) open(lines []string) *Session {
+func (k *Stateless) open(cookies []string) *Session {
 	for n := range sealed.MaxTries {
-		first, ok := sealed.Value(lines, k.jar.Cookie.Name, n)
+		first, ok := sealed.Value(cookies, k.jar.Cookie.Name, n)
 		if !ok {
 			return nil
 		}
-		if s, rest := k.opened.get(first); s != nil && k.carries(lines, rest) {
+		if s, rest := k.opened.get(first); s != nil && k.carries(cookies, rest) {
 			return s
 		}
-		data, rest, err := k.jar.Open(lines, first)
+		data, rest, err := k.jar.Open(cookies, first)
 		if err != nil {
 			continue
 		}
@@ -93,9 +94,9 @@ func (k *Stateless) open(lines []string) *Session {
 
 // carries reports whether the further cookies of a session are there, too:
 // those that it was opened from.
-func (k *Stateless) carries(lines, rest []string) bool {
+func (k *Stateless) carries(cookies, rest []string) bool {
 	for i, want := range rest {
-		if !sealed.HasValue(lines, k.jar.Name(i+1), want) {
+		if !sealed.HasValue(cookies, k.jar.Name(i+1), want) {
 			return false
 		}
 	}
@@ -103,13 +104,16 @@ func (k *Stateless) carries(lines, rest []string) bool {
 }
 
 // Save implements Keeper.
-func (k *Stateless) Save(h http.Header, r *http.Request, s *Session) error {
+func (k *Stateless) Save(_ context.Context, h http.Header, cookies []string, s *Session) error {
 	data, err := encode(s)
 	if err != nil {
 		return err
 	}
-	return k.jar.Write(h, r, data, k.limits.Left(s, k.now()))
+	return k.jar.Write(h, cookies, data, k.limits.Left(s, k.now()))
 }
 
 // Delete implements Keeper.
-func (k *Stateless) Delete(h http.Header, r *http.Request) { k.jar.Delete(h, r) }
+func (k *Stateless) Delete(_ context.Context, h http.Header, cookies []string) error {
+	k.jar.Delete(h, cookies)
+	return nil
+}

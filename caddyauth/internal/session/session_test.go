@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -66,22 +65,18 @@ func newKeeper(t testing.TB, limits Limits, now func() time.Time) *Stateless {
 	return NewStateless(sealed.Cookie{Name: name, Path: "/", Secure: true, SameSite: http.SameSiteLaxMode}, box, limits, now)
 }
 
-// browser makes the request that follows a response.
-func browser(h http.Header) *http.Request {
-	r := httptest.NewRequest("GET", "/", nil)
-	for _, c := range (&http.Response{Header: h}).Cookies() {
-		r.AddCookie(c)
-	}
-	return r
-}
-
-func save(t testing.TB, k *Stateless, s *Session) *http.Request {
+// save gives the cookies that a browser sends after a session was saved.
+func save(t testing.TB, k *Stateless, s *Session) []string {
 	t.Helper()
 	h := http.Header{}
-	if err := k.Save(h, httptest.NewRequest("GET", "/", nil), s); err != nil {
+	if err := k.Save(t.Context(), h, nil, s); err != nil {
 		t.Fatal(err)
 	}
-	return browser(h)
+	var pairs []string
+	for _, c := range (&http.Response{Header: h}).Cookies() {
+		pairs = append(pairs, c.Name+"="+c.Value)
+	}
+	return []string{strings.Join(pairs, "; ")}
 }
 
 func TestCodecRoundTrip(t *testing.T) {
@@ -171,7 +166,7 @@ func TestCookieSizes(t *testing.T) {
 	k := newKeeper(t, Limits{Lifetime: time.Hour, Idle: time.Hour}, func() time.Time { return begin })
 	for _, tc := range []struct{ token, limit int }{{800, 1000}, {2000, 1900}, {6000, 4100}} {
 		h := http.Header{}
-		if err := k.Save(h, httptest.NewRequest("GET", "/", nil), newSession(t, jwt(tc.token))); err != nil {
+		if err := k.Save(t.Context(), h, nil, newSession(t, jwt(tc.token))); err != nil {
 			t.Fatal(err)
 		}
 		lines := h["Set-Cookie"]
@@ -192,13 +187,13 @@ func TestKeeperKeeps(t *testing.T) {
 		want := newSession(t, token)
 		r := save(t, k, want)
 		for range 2 { // opened, then from the cache
-			got, err := k.Load(r)
+			got, err := k.Load(t.Context(), r)
 			if err != nil || got.ID != want.ID || got.AccessToken.Reveal() != token {
 				t.Fatalf("got %+v, %v", got, err)
 			}
 		}
 	}
-	if _, err := k.Load(httptest.NewRequest("GET", "/", nil)); !errors.Is(err, ErrNone) || errors.Is(err, ErrEnded) {
+	if _, err := k.Load(t.Context(), nil); !errors.Is(err, ErrNone) || errors.Is(err, ErrEnded) {
 		t.Errorf("no cookie: got %v, want ErrNone", err)
 	}
 }
@@ -211,12 +206,12 @@ func TestKeeperRefusesWhatDoesNotFit(t *testing.T) {
 		token[i] = byte('a' + rand.IntN(26))
 	}
 	h := http.Header{}
-	err := k.Save(h, httptest.NewRequest("GET", "/", nil), newSession(t, string(token)))
+	err := k.Save(t.Context(), h, nil, newSession(t, string(token)))
 	tooLarge, ok := errors.AsType[*sealed.TooLargeError](err)
 	if !ok || tooLarge.Size <= tooLarge.Limit || tooLarge.Limit > 8192 || len(h) != 0 {
 		t.Errorf("got %v, and %d cookies", err, len(h["Set-Cookie"]))
 	}
-	if err := k.Save(h, httptest.NewRequest("GET", "/", nil), newSession(t, strings.Repeat("x", maxRecord))); err == nil {
+	if err := k.Save(t.Context(), h, nil, newSession(t, strings.Repeat("x", maxRecord))); err == nil {
 		t.Error("beyond what would be read again: got no error")
 	}
 }
@@ -243,7 +238,7 @@ func TestA70TimesAreSealed(t *testing.T) {
 			k := newKeeper(t, tc.limits, func() time.Time { return now })
 			r := save(t, k, newSession(t, jwt(800)))
 			now = begin.Add(tc.after)
-			_, err := k.Load(r)
+			_, err := k.Load(t.Context(), r)
 			if (err == nil) != tc.alive || (!tc.alive && !errors.Is(err, ErrEnded)) {
 				t.Errorf("got %v, want alive %v", err, tc.alive)
 			}
@@ -294,15 +289,13 @@ func TestNewA61SessionsDiffer(t *testing.T) {
 // A71: whatever stands in the cookie, it is a session or it is none.
 func TestA71MalformedCookiesAreNoSession(t *testing.T) {
 	k := newKeeper(t, Limits{time.Hour, time.Hour}, func() time.Time { return begin })
-	good := save(t, k, newSession(t, jwt(800))).Header.Get("Cookie")
+	good := save(t, k, newSession(t, jwt(800)))[0]
 	for _, cookie := range []string{
 		"__Host-Http-pkce_auth", "__Host-Http-pkce_auth=", "__Host-Http-pkce_auth=x", good[:len(good)-1], good + "A",
 		"__Host-Http-pkce_auth=" + strings.Repeat("A", 10_000), "__Host-Http-pkce_auth=2.", "__Host-Http-pkce_auth=9." + good,
 		strings.Replace(good, "__Host-Http-", "", 1), strings.ToUpper(good),
 	} {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.Header.Set("Cookie", cookie)
-		if s, err := k.Load(r); !errors.Is(err, ErrNone) {
+		if s, err := k.Load(t.Context(), []string{cookie}); !errors.Is(err, ErrNone) {
 			t.Errorf("%.60s: got %+v, %v", cookie, s, err)
 		}
 	}
@@ -313,13 +306,13 @@ func TestA71MalformedCookiesAreNoSession(t *testing.T) {
 func TestA52A64SessionsAreBound(t *testing.T) {
 	k := newKeeper(t, Limits{time.Hour, time.Hour}, func() time.Time { return begin })
 	r := save(t, k, newSession(t, jwt(800)))
-	if _, err := k.Load(r); err != nil {
+	if _, err := k.Load(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	ring, _ := sealed.NewKeyring(bytes.Repeat([]byte("k1"), 16))
 	box, _ := ring.Box("session", "another provider", k.jar.Cookie.Name)
 	other := NewStateless(k.jar.Cookie, box, k.limits, k.now)
-	if _, err := other.Load(r); !errors.Is(err, ErrNone) {
+	if _, err := other.Load(t.Context(), r); !errors.Is(err, ErrNone) {
 		t.Errorf("at another provider: got %v, want ErrNone", err)
 	}
 }
@@ -332,19 +325,18 @@ func TestA62PlantedCookies(t *testing.T) {
 		incompressible.WriteByte("abcdefghijklmnopqrstuvwxyzABCDEF"[rand.IntN(32)])
 	}
 	for _, token := range []string{jwt(800), incompressible.String()} {
-		good := save(t, k, newSession(t, token)).Header.Get("Cookie")
-		r := httptest.NewRequest("GET", "/", nil)
-		r.Header.Set("Cookie", "__Host-Http-pkce_auth=evil; __Host-Http-pkce_auth.1=evil; "+good)
+		good := save(t, k, newSession(t, token))[0]
+		r := []string{"__Host-Http-pkce_auth=evil; __Host-Http-pkce_auth.1=evil; " + good}
 		for range 2 {
-			if _, err := k.Load(r); err != nil {
+			if _, err := k.Load(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 		}
 		// What was cached is what was opened: without the part that fits, the
 		// first part alone is nothing.
-		first, _ := sealed.Value(r.Header["Cookie"], "__Host-Http-pkce_auth", 1)
-		r.Header.Set("Cookie", "__Host-Http-pkce_auth="+first+"; __Host-Http-pkce_auth.1=evil")
-		if s, err := k.Load(r); strings.Contains(first, ".") && !errors.Is(err, ErrNone) {
+		first, _ := sealed.Value(r, "__Host-Http-pkce_auth", 1)
+		r = []string{"__Host-Http-pkce_auth=" + first + "; __Host-Http-pkce_auth.1=evil"}
+		if s, err := k.Load(t.Context(), r); strings.Contains(first, ".") && !errors.Is(err, ErrNone) {
 			t.Errorf("with another's second part: got %+v, %v", s, err)
 		}
 	}
@@ -426,7 +418,7 @@ func BenchmarkLoad(b *testing.B) {
 		b.Run(fmt.Sprintf("cached/%d", size), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := k.Load(r); err != nil {
+				if _, err := k.Load(b.Context(), r); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -435,7 +427,7 @@ func BenchmarkLoad(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				k.opened = newCache(0)
-				if _, err := k.Load(r); err != nil {
+				if _, err := k.Load(b.Context(), r); err != nil {
 					b.Fatal(err)
 				}
 			}

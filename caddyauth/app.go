@@ -1,0 +1,186 @@
+package caddyauth
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+func init() { caddy.RegisterModule(App{}) }
+
+// defaultProvider is the name of the provider that handlers refer to which
+// name none.
+const defaultProvider = "default"
+
+// App holds the OpenID Providers that handlers refer to by name. Several
+// sites and routes that refer to one provider share its sessions, its keys
+// and its metadata.
+type App struct {
+	// The providers, by name. Handlers that name none use the one called
+	// `default`. A name may hold letters, digits, `-` and `_`.
+	Providers map[string]*Provider `json:"providers,omitempty"`
+
+	logger  *zap.Logger
+	parties map[string]*relyingParty // by name, and inline ones by their stem
+	cleanup []func()
+	start   []func()
+	cancel  context.CancelFunc
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "pkce_auth",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+var providerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
+
+// Provision puts the declared providers to work. It makes no call.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.parties = make(map[string]*relyingParty)
+	for name, cfg := range a.Providers {
+		if !providerName.MatchString(name) {
+			return fmt.Errorf("provider %q: a name may hold letters, digits, - and _", name)
+		}
+		if cfg == nil {
+			return fmt.Errorf("provider %s: is empty", name)
+		}
+		party, err := newRelyingParty(ctx, a, name, cfg)
+		if err != nil {
+			return fmt.Errorf("provider %s: %w", name, err)
+		}
+		a.parties[name] = party
+	}
+	return nil
+}
+
+// named returns a declared provider.
+func (a *App) named(name string) (*relyingParty, error) {
+	if name == "" {
+		name = defaultProvider
+	}
+	if party := a.parties[name]; party != nil {
+		return party, nil
+	}
+	var names []string
+	for declared := range a.Providers {
+		names = append(names, declared)
+	}
+	slices.Sort(names)
+	return nil, fmt.Errorf("no provider %q is declared (there are: %q); declare it in the app pkce_auth, or give the handler one inline", name, names)
+}
+
+// inline puts a handler's own provider to work. Handlers whose inline
+// providers are the same get the same.
+func (a *App) inline(ctx caddy.Context, cfg *Provider) (*relyingParty, error) {
+	fingerprint, err := fingerprint(cfg)
+	if err != nil {
+		return nil, err
+	}
+	key := "inline " + fingerprint // no provider's name has a space
+	if party := a.parties[key]; party != nil {
+		cfg.ClientSecret, cfg.CookieSecret = "", nil
+		return party, nil
+	}
+	party, err := newRelyingParty(ctx, a, "", cfg)
+	if err != nil {
+		return nil, err
+	}
+	a.parties[key] = party
+	return party, nil
+}
+
+func (a *App) onStart(f func())   { a.start = append(a.start, f) }
+func (a *App) onCleanup(f func()) { a.cleanup = append(a.cleanup, f) }
+
+// Start looks at the providers in the background, so that the first login
+// need not wait and an operator hears early of what is wrong. Nothing depends
+// on the outcome: whoever needs a provider asks again.
+func (a *App) Start() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	for _, f := range a.start {
+		f()
+	}
+	for _, party := range a.parties {
+		go party.lookAhead(ctx)
+	}
+	return nil
+}
+
+// Stop implements caddy.App.
+func (a *App) Stop() error {
+	a.cancel()
+	return nil
+}
+
+// Cleanup gives back what Provision took.
+func (a *App) Cleanup() error {
+	for _, f := range a.cleanup {
+		f()
+	}
+	a.cleanup = nil
+	return nil
+}
+
+// fingerprint tells inline providers apart. It is a MAC, for the
+// configuration may hold secrets.
+func fingerprint(cfg *Provider) (string, error) {
+	data, err := json.Marshal(cfg)
+	if err != nil {
+		return "", err
+	}
+	secret := poolSecret()
+	mac := hmac.New(sha256.New, secret[:])
+	mac.Write(data)
+	return hex.EncodeToString(mac.Sum(nil)), nil
+}
+
+// ownCookies returns a function that knows our cookies from others'. It may
+// be called before all providers are at work; the function may not.
+func (a *App) ownCookies() func(name string) bool {
+	stems := sync.OnceValue(a.cookieStems)
+	return func(name string) bool { return ownCookie(name, stems()) }
+}
+
+// cookieStems are the stems of all providers' cookies that are not called
+// pkce_auth: none of them may reach an upstream, whichever provider guards it.
+func (a *App) cookieStems() []string {
+	var stems []string
+	for _, party := range a.parties {
+		if own := bare(party.site.https.session); !belongs(own, cookieStem) && !slices.Contains(stems, own) {
+			stems = append(stems, own)
+		}
+	}
+	return stems
+}
+
+// sharing returns the provider whose tag stands in a login's state, if it has
+// the same callback: the callback belongs to whoever began the login.
+func (a *App) sharing(p *relyingParty, tag string) *relyingParty {
+	for _, other := range a.parties {
+		if other.logins.tag == tag && other.site.endpoints.callback == p.site.endpoints.callback {
+			return other
+		}
+	}
+	return p
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,172 @@
+package caddyauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+)
+
+// outcome is what a callback led to: a session, or a failure.
+type outcome struct {
+	session *session.Session
+	failure failure
+}
+
+// serveCallback is the redirection endpoint. In this order: the state, whose
+// login and whose browser; then the issuer, an error, the code. Nothing before
+// the state is known to be ours is believed, and nothing of the grant is used
+// before the ID token has passed all checks (RFC 9700 section 4.5.3).
+//
+// It never returns an error and never answers with a page: Caddy would log
+// the URL, and the address bar keep it, code and all (F20, A58). What failed
+// is said at the error endpoint.
+func (p *relyingParty) serveCallback(w http.ResponseWriter, r *http.Request) error {
+	skipAccessLog(r)
+	response, err := rp.ParseAuthResponse(r.URL.RawQuery)
+	if err != nil {
+		return p.failCallback(w, r, failure{reason: reasonMalformed, err: err})
+	}
+	param := parseStateParam(response.State)
+	if param.tag != p.logins.tag {
+		p = p.app.sharing(p, param.tag)
+	}
+	at, err := p.site.origins.of(r)
+	if err != nil {
+		return p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+	}
+	a, _ := p.authState(r)
+	state, err := p.logins.open(param)
+	if err != nil {
+		return p.leadOn(w, r, &loginState{attempt: param.attempt, returnTo: "/"}, response, fmt.Errorf("%w: state: %w", errStateGone, err))
+	}
+	names := p.site.cookies(at.secure())
+	if err := p.logins.complete(state, names.login, a.cookies, p.now()); err != nil {
+		return p.leadOn(w, r, state, response, err)
+	}
+	loginCookie(state.cookieName(names.login), at.secure()).Delete(w.Header())
+
+	flight, first := p.shared.callbacks.begin(state.id, p.now())
+	if first {
+		// Whatever becomes of the browser: the code is spent now.
+		flight.run(func() *outcome { return p.complete(context.WithoutCancel(r.Context()), state, response, at) })
+	}
+	o := flight.wait(r.Context())
+	switch {
+	case o == nil:
+		return p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
+	case o.session == nil:
+		f := o.failure
+		f.returnTo = state.returnTo
+		return p.failCallback(w, r, f)
+	default:
+		return p.finish(w, r, o.session, state.returnTo, at)
+	}
+}
+
+// complete turns an authorization response into a session: one token request,
+// then the checks.
+func (p *relyingParty) complete(ctx context.Context, state *loginState, response *rp.AuthResponse, at origin) *outcome {
+	fail := func(err error) *outcome {
+		f := failure{reason: reasonFor(err), err: err}
+		if oauthErr, ok := errors.AsType[*rp.OAuthError](err); ok && f.reason == reasonDenied {
+			f.description = oauthErr.Description
+		}
+		return &outcome{failure: f}
+	}
+	metadata, err := p.client.Provider.Metadata(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	if err := response.CheckIssuer(metadata); err != nil {
+		return &outcome{failure: failure{reason: reasonMalformed, err: err}}
+	}
+	if response.Error != nil {
+		return fail(response.Error)
+	}
+	if response.Code.Empty() {
+		return &outcome{failure: failure{reason: reasonMalformed, err: errors.New("neither a code nor an error")}}
+	}
+	grant, err := p.client.Exchange(ctx, metadata, response.Code, rp.AuthRequest{Transaction: state.tx, RedirectURI: p.redirectURI(at)})
+	if err != nil {
+		return fail(err)
+	}
+	token, err := p.identify(ctx, metadata, grant, state)
+	if err != nil {
+		return fail(err)
+	}
+	p.noteOpaqueToken(grant)
+	return &outcome{session: session.New(grant, token, p.now())}
+}
+
+// identify checks the ID token, which must be there if it was asked for. One
+// that was not asked for is not looked at.
+func (p *relyingParty) identify(ctx context.Context, m *rp.Metadata, grant *rp.Grant, state *loginState) (*rp.IDToken, error) {
+	if !p.client.ExpectsIDToken() {
+		return nil, nil
+	}
+	if grant.IDToken.Empty() {
+		return nil, fmt.Errorf("%w: no ID token came, though the scopes hold openid", rp.ErrInvalid)
+	}
+	return p.client.VerifyIDToken(ctx, m, grant.IDToken, rp.Expected{Nonce: state.tx.Nonce, AccessToken: grant.AccessToken})
+}
+
+// noteOpaqueToken says once that the access token is not a JWT where nobody
+// said what it is for: with Auth0 that means it is good for userinfo only.
+func (p *relyingParty) noteOpaqueToken(grant *rp.Grant) {
+	if p.client.Audience != "" || len(p.client.Resources) > 0 || strings.Count(grant.AccessToken.Reveal(), ".") == 2 {
+		return
+	}
+	p.shared.opaqueToken.Do(func() {
+		p.logger.Info("the access token is opaque: if the upstream is to check it as a JWT, set audience (Auth0) or resource",
+			zap.String("provider", p.name))
+	})
+}
+
+// finish gives the browser its session, a new one at every login (A61), and
+// sends it to where its user wanted to go.
+func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, returnTo string, at origin) error {
+	a, _ := p.authState(r)
+	if err := p.sessions.of(at.secure()).Save(r.Context(), w.Header(), a.cookies, s); err != nil {
+		return p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: returnTo})
+	}
+	p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
+	target := at.String() + returnTo
+	if p.site.strict {
+		return p.writePage(w, http.StatusOK, continuePage(target))
+	}
+	return redirect(w, http.StatusSeeOther, target)
+}
+
+// leadOn is for a callback whose state is gone: too old, used before, of
+// another browser, or a URL that somebody made up. The code in it is not
+// used. Who is logged in gets where they wanted to go; who is not begins one
+// new login, and if that ends here again, reads a page. So there is no loop.
+func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *loginState, response *rp.AuthResponse, cause error) error {
+	a, _ := p.authState(r)
+	at, err := p.site.origins.of(r)
+	if err != nil {
+		return p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+	}
+	target := p.returnTo(at.String()+state.returnTo, at)
+	_, err = p.load(r, a.cookies)
+	switch {
+	case err == nil:
+		p.logger.Debug("callback without its login state, but with a session", zap.String("provider", p.name), zap.Error(cause))
+		return redirect(w, http.StatusSeeOther, at.String()+target)
+	case !errors.Is(err, session.ErrNone):
+		return p.failCallback(w, r, failure{reason: reasonSessionUnavailable, err: err, returnTo: target})
+	case response.Error != nil || kindOf(r) != navigation:
+		return p.failCallback(w, r, failure{reason: reasonStateGone, err: cause, returnTo: target})
+	case state.attempt > 0:
+		return p.failCallback(w, r, failure{reason: reasonCookies, err: cause, returnTo: target})
+	default:
+		return p.startLogin(w, r, target, state.attempt+1)
+	}
+}

@@ -1,0 +1,124 @@
+package caddyauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+)
+
+// Cookie name prefixes. Browsers that know them accept such a cookie only
+// over HTTPS and from this very host, and with __Host-Http- only from an HTTP
+// response, not from a script (draft-ietf-httpbis-layered-cookies); browsers
+// that do not know __Host-Http- take it for a __Host- one.
+const (
+	prefixHostHTTP = "__Host-Http-"
+	prefixHost     = "__Host-"
+	prefixSecure   = "__Secure-"
+	prefixHTTP     = "__Http-"
+)
+
+// cookieStem begins the names of all our cookies, without the prefix.
+const cookieStem = "pkce_auth"
+
+// maxCookieName leaves room for the values.
+const maxCookieName = 100
+
+// bare takes the browser-enforced prefix off a cookie's name.
+func bare(name string) string {
+	for _, prefix := range []string{prefixHostHTTP, prefixHost, prefixSecure, prefixHTTP} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			return rest
+		}
+	}
+	return name
+}
+
+func checkCookieName(name string, withDomain bool) error {
+	switch {
+	case !httpguts.ValidHeaderFieldName(name) || strings.Contains(name, "."):
+		return fmt.Errorf("%q may hold letters, digits, - and _, nothing else", name)
+	case len(name) > maxCookieName:
+		return fmt.Errorf("is longer than %d characters", maxCookieName)
+	case bare(name) == "":
+		return fmt.Errorf("%q is a prefix without a name", name)
+	case withDomain && strings.HasPrefix(name, prefixHost):
+		return fmt.Errorf("browsers refuse a cookie called %s with a domain: leave out cookie_name or cookie_domain", name)
+	default:
+		return nil
+	}
+}
+
+func checkCookieDomain(domain string) error {
+	if strings.ContainsAny(domain, "/:*{} ") || !strings.Contains(strings.Trim(domain, "."), ".") {
+		return errors.New("must be a domain that the site's host ends in, such as example.com")
+	}
+	return nil
+}
+
+// cookieNames are the names of a provider's cookies, over HTTPS and over
+// plain HTTP on loopback, where the prefixes and Secure cannot be had.
+type cookieNames struct {
+	session string
+	login   string // login states have a name each, which begins with this
+}
+
+// names derives the names of a provider's cookies. The stem is "pkce_auth",
+// with the provider's name behind it if it has one.
+func (s *SessionConfig) names(stem string, secure bool) cookieNames {
+	session := prefixHostHTTP + stem
+	switch {
+	case s != nil && s.CookieName != "":
+		session = s.CookieName
+		stem = bare(s.CookieName)
+	case s != nil && s.CookieDomain != "":
+		session = prefixSecure + stem
+	}
+	if !secure {
+		return cookieNames{session: bare(session), login: stem + loginInfix}
+	}
+	return cookieNames{session: session, login: prefixHostHTTP + stem + loginInfix}
+}
+
+// loginInfix stands between the stem and the rest of a login state's name.
+const loginInfix = ".l"
+
+func (s *SessionConfig) sameSite() http.SameSite {
+	if s == nil {
+		return http.SameSiteLaxMode
+	}
+	return map[string]http.SameSite{
+		"":       http.SameSiteLaxMode,
+		"lax":    http.SameSiteLaxMode,
+		"strict": http.SameSiteStrictMode,
+		"none":   http.SameSiteNoneMode,
+	}[s.SameSite]
+}
+
+// ownCookie reports whether a cookie is one of ours: of any provider, over
+// HTTPS or not. The stems are those that are not called pkce_auth.
+func ownCookie(name string, stems []string) bool {
+	name = bare(name)
+	if belongs(name, cookieStem) {
+		return true
+	}
+	for _, stem := range stems {
+		if belongs(name, stem) {
+			return true
+		}
+	}
+	return false
+}
+
+// belongs reports whether a bare name is a stem, or a stem with something
+// behind it: a provider's name, the number of a part, a login state.
+func belongs(name, stem string) bool {
+	return strings.HasPrefix(name, stem) && (len(name) == len(stem) || name[len(stem)] == '.' || name[len(stem)] == '_')
+}
+
+// isLoopbackHost reports whether a Host header names this machine.
+func isLoopbackHost(host string) bool { return rp.IsLoopback(hostname(host)) }

@@ -1,0 +1,38 @@
+// Package caddyauth puts a login in front of any application: it is the Caddy
+// module http.handlers.pkce_auth, with the app pkce_auth that holds the OpenID
+// Providers.
+//
+// # The life of a request
+//
+//	request
+//	 │ endpoint?   endpoints.go   callback, login, logout, signed-out, error: they end here
+//	 │ scrub       upstream.go    what the client says about its identity goes
+//	 │ bypass?     bypass.go      paths and matchers that need no session
+//	 │ session     relyingparty.go, internal/session
+//	 │ decide      handler.go     pure: forward, login or refuse
+//	 ▼
+//	 forward → upstream.go: Authorization, identity headers, no cookies of ours
+//	 login   → login.go: state, nonce, PKCE; a redirect to the provider
+//	 refuse  → errors.go: 401, and where to log in
+//
+//	callback → callback.go: state, issuer, error, code → one token request →
+//	           the ID token's checks → a new session → back to where the user
+//	           wanted to go
+//
+// # Which file to open for what
+//
+//	app.go provider.go     the JSON configuration, and its documentation
+//	handler.go             the handler, and the policy of a route
+//	caddyfile.go options.go collisions.go   the Caddyfile
+//	relyingparty.go runtime.go              a provider's configuration at work
+//	origin.go cookies.go endpoints.go       where we are: origins, names, paths
+//	navigation.go returnto.go bypass.go     decisions about a request, pure
+//	login.go loginstate.go callback.go flights.go logout.go   the flow
+//	upstream.go response.go authstate.go    the border to the upstream
+//	errors.go errorendpoint.go pages.go     when it does not work
+//	secrets.go stores.go                    secrets, and where sessions are kept
+//
+// Below this package, nothing knows of Caddy: internal/rp is the protocol,
+// internal/session what a session is, internal/sealed and internal/claims the
+// leaves they stand on.
+package caddyauth

@@ -1,0 +1,118 @@
+package caddyauth
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// endpoint is a path of ours: it ends there, whatever the policy says.
+type endpoint struct {
+	methods []string
+	serve   func(*relyingParty, http.ResponseWriter, *http.Request) error
+}
+
+// endpoints are the paths that a provider answers itself. They are compared
+// with the original URL, exactly: "/oauth2/Callback", "/oauth2/callback/" and
+// "/oauth2/%63allback" are paths of the application, and protected (A31).
+type endpoints struct {
+	prefix   string
+	callback string
+	byPath   map[string]endpoint
+}
+
+// The endpoints below the prefix. The callback may be elsewhere.
+const (
+	pathCallback  = "/callback"
+	pathLogin     = "/login"
+	pathLogout    = "/logout"
+	pathSignedOut = "/signed-out"
+	pathError     = "/error"
+)
+
+// endpointPaths gives the endpoints' paths for a provider: in the Caddyfile
+// they get a route of their own, so that a matcher of the directive does not
+// hide them.
+func (p *Provider) endpointPaths(name string) (prefix, callback string, all []string) {
+	prefix = p.Prefix
+	if prefix == "" {
+		prefix = defaultPrefix
+		if name != "" && name != defaultProvider {
+			prefix += "/" + name
+		}
+	}
+	callback = p.CallbackPath
+	if callback == "" {
+		callback = prefix + pathCallback
+	}
+	return prefix, callback, []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSignedOut, prefix + pathError}
+}
+
+func newEndpoints(p *Provider, name string) endpoints {
+	prefix, callback, _ := p.endpointPaths(name)
+	get := []string{http.MethodGet}
+	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
+		callback:               {get, (*relyingParty).serveCallback},
+		prefix + pathLogin:     {get, (*relyingParty).serveLogin},
+		prefix + pathLogout:    {[]string{http.MethodGet, http.MethodPost}, (*relyingParty).serveLogout},
+		prefix + pathSignedOut: {get, (*relyingParty).serveSignedOut},
+		prefix + pathError:     {get, (*relyingParty).serveError},
+	}}
+}
+
+// find returns the endpoint that a request is for.
+func (e *endpoints) find(u *url.URL) (endpoint, bool) {
+	if u.Path != e.callback && !strings.HasPrefix(u.Path, e.prefix) || u.RawPath != "" {
+		return endpoint{}, false
+	}
+	found, ok := e.byPath[u.Path]
+	return found, ok
+}
+
+// has reports whether a path is an endpoint's.
+func (e *endpoints) has(path string) bool {
+	_, ok := e.byPath[path]
+	return ok
+}
+
+// serveEndpoint answers a request for one of our endpoints.
+func (p *relyingParty) serveEndpoint(e endpoint, w http.ResponseWriter, r *http.Request) error {
+	authored(w.Header())
+	if !slices.Contains(e.methods, r.Method) {
+		w.Header().Set("Allow", strings.Join(e.methods, ", "))
+		return p.fail(w, r, failure{reason: reasonMethod})
+	}
+	return e.serve(p, w, r)
+}
+
+// authored sets what every answer of ours carries: it is nobody's business to
+// keep it, to frame it, or to guess what it is.
+func authored(h http.Header) {
+	h.Set("Cache-Control", "private, no-store")
+	h.Add("Vary", "Cookie")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Content-Security-Policy", pagePolicy)
+}
+
+// redirect sends the browser on. The location is one that we built; it is
+// set as it is, for http.Redirect would clean its path into something else
+// (F18). 303 makes a GET of any method, and never repeats a body elsewhere
+// (R17).
+func redirect(w http.ResponseWriter, status int, location string) error {
+	w.Header().Set("Location", location)
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(status)
+	return nil
+}
+
+// skipAccessLog keeps a request out of Caddy's access log, whose line would
+// hold the URL with code and state, or the Location with the state (F20). Who
+// calls it logs a line of its own.
+func skipAccessLog(r *http.Request) {
+	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+}

@@ -1,0 +1,236 @@
+package caddyauth
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+)
+
+// reason is why a request failed, as one word of a closed list. It stands in
+// the log, in {http.auth.pkce_auth.error} and nowhere else; people get
+// sentences.
+type reason string
+
+const (
+	reasonUnauthorized       reason = "unauthorized"       // no session, and no way to log in from here
+	reasonMethod             reason = "method_not_allowed" // an endpoint does not know the method
+	reasonMisdirected        reason = "misdirected"        // not an origin of this site
+	reasonUnavailable        reason = "provider_unavailable"
+	reasonMisconfigured      reason = "misconfigured"      // here or at the provider
+	reasonInvalid            reason = "invalid_answer"     // the provider's answer must not be used
+	reasonDenied             reason = "access_denied"      // the provider, or the user there, said no
+	reasonRefused            reason = "login_refused"      // the provider reported another error
+	reasonStateGone          reason = "login_state_gone"   // too old, used, or without its cookie
+	reasonCookies            reason = "cookies_blocked"    // gone again at once
+	reasonMalformed          reason = "malformed_response" // a callback that reads in two ways
+	reasonTooLarge           reason = "session_too_large"
+	reasonSessionUnavailable reason = "session_unavailable" // it cannot be told whether there is one
+	reasonForeignIssuer      reason = "foreign_issuer"      // a login for another provider
+	reasonNothing            reason = "nothing_to_say"      // the error page without an error
+	reasonInternal           reason = "internal"
+)
+
+// failure is a request that we answer with an error.
+type failure struct {
+	reason      reason
+	err         error  // for the log; never shown
+	description string // the provider's words, shown escaped
+	returnTo    string // where "try again" leads; empty: the start page
+	id          string // of the log line, shown on the page
+}
+
+// Levels: an operator must act on Error, may look at Warn, and can read the
+// course of logins in Info.
+var reasonLevels = map[reason]zapcore.Level{
+	reasonUnauthorized:       zapcore.DebugLevel,
+	reasonMethod:             zapcore.DebugLevel,
+	reasonNothing:            zapcore.DebugLevel,
+	reasonDenied:             zapcore.InfoLevel,
+	reasonStateGone:          zapcore.InfoLevel,
+	reasonCookies:            zapcore.InfoLevel,
+	reasonMalformed:          zapcore.InfoLevel,
+	reasonForeignIssuer:      zapcore.InfoLevel,
+	reasonMisdirected:        zapcore.WarnLevel,
+	reasonUnavailable:        zapcore.WarnLevel,
+	reasonRefused:            zapcore.WarnLevel,
+	reasonInvalid:            zapcore.ErrorLevel,
+	reasonMisconfigured:      zapcore.ErrorLevel,
+	reasonTooLarge:           zapcore.ErrorLevel,
+	reasonSessionUnavailable: zapcore.ErrorLevel,
+	reasonInternal:           zapcore.ErrorLevel,
+}
+
+// hints tell an operator what to do, where that can be said.
+var hints = map[reason]string{
+	reasonMisdirected:   "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
+	reasonUnavailable:   "check that Caddy can reach the issuer; it is asked again by itself",
+	reasonMisconfigured: "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
+	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
+	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
+}
+
+// statuses of the reasons.
+var statuses = map[reason]int{
+	reasonUnauthorized:       http.StatusUnauthorized,
+	reasonMethod:             http.StatusMethodNotAllowed,
+	reasonMisdirected:        http.StatusMisdirectedRequest,
+	reasonUnavailable:        http.StatusServiceUnavailable,
+	reasonMisconfigured:      http.StatusBadGateway,
+	reasonInvalid:            http.StatusBadGateway,
+	reasonDenied:             http.StatusForbidden,
+	reasonRefused:            http.StatusBadGateway,
+	reasonStateGone:          http.StatusBadRequest,
+	reasonCookies:            http.StatusBadRequest,
+	reasonMalformed:          http.StatusBadRequest,
+	reasonForeignIssuer:      http.StatusBadRequest,
+	reasonNothing:            http.StatusBadRequest,
+	reasonTooLarge:           http.StatusInternalServerError,
+	reasonSessionUnavailable: http.StatusServiceUnavailable,
+	reasonInternal:           http.StatusInternalServerError,
+}
+
+// reasonFor sorts an error of the rp package.
+func reasonFor(err error) reason {
+	oauthErr, reported := errors.AsType[*rp.OAuthError](err)
+	switch {
+	case reported && oauthErr.Code == "access_denied", reported && oauthErr.Code == "unauthorized":
+		return reasonDenied
+	case errors.Is(err, rp.ErrUnavailable):
+		return reasonUnavailable
+	case errors.Is(err, rp.ErrMisconfigured):
+		return reasonMisconfigured
+	case reported:
+		return reasonRefused
+	case errors.Is(err, rp.ErrInvalid):
+		return reasonInvalid
+	default:
+		if _, ok := errors.AsType[*sealed.TooLargeError](err); ok {
+			return reasonTooLarge
+		}
+		return reasonInternal
+	}
+}
+
+// log writes the one line of a failure, and gives it an ID that the page
+// shows, too.
+func (p *relyingParty) log(r *http.Request, f *failure) {
+	if f.id == "" {
+		f.id = strings.ToLower(rand.Text()[:10])
+	}
+	c := p.logger.Check(reasonLevels[f.reason], "request failed")
+	if c == nil {
+		return
+	}
+	fields := []zap.Field{
+		zap.String("reason", string(f.reason)),
+		zap.String("id", f.id),
+		zap.String("provider", p.name),
+		zap.String("client_ip", clientIP(r)),
+		zap.String("path", originalURL(r).Path),
+		zap.Error(f.err),
+	}
+	if checkErr, ok := errors.AsType[*rp.CheckError](f.err); ok {
+		fields = append(fields, zap.String("check", checkErr.Check))
+	}
+	if hint := hints[f.reason]; hint != "" {
+		fields = append(fields, zap.String("hint", hint))
+	}
+	c.Write(fields...)
+}
+
+func clientIP(r *http.Request) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ip
+}
+
+// fail logs a failure and answers with it: through the site's own
+// handle_errors where one of its routes matches this request, else with a
+// page for people, or JSON for programs.
+func (p *relyingParty) fail(w http.ResponseWriter, r *http.Request, f failure) error {
+	p.log(r, &f)
+	return p.show(w, r, f)
+}
+
+// show answers with a failure that is in the log already.
+func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) error {
+	a, _ := p.authState(r)
+	a.reason, a.result = f.reason, resultDenied
+	authored(w.Header())
+	if f.reason == reasonUnavailable || f.reason == reasonSessionUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(int(rp.RetryAfter/time.Second)))
+	}
+	status := statuses[f.reason]
+	public := caddyhttp.Error(status, errors.New(texts[f.reason].title))
+	if errorRouteMatches(r, public) {
+		return public
+	}
+	if acceptsHTML(r) {
+		return p.writePage(w, status, p.errorPage(f))
+	}
+	return writeJSON(w, status, map[string]string{"error": string(f.reason), "id": f.id})
+}
+
+// refuse answers 401: with a challenge (RFC 9110 section 11.6.1), and with
+// where to log in for programs that can send a person there. It sets no
+// cookie and makes no login state, however often it is asked.
+func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
+	a, _ := p.authState(r)
+	a.reason, a.result = reasonUnauthorized, resultDenied
+	authored(w.Header())
+	loginURL := p.endpointURL(r, pathLogin)
+	w.Header().Set("WWW-Authenticate", `Bearer realm="`+p.name+`", login_url="`+loginURL+`"`)
+	public := caddyhttp.Error(http.StatusUnauthorized, errors.New(texts[reasonUnauthorized].title))
+	if errorRouteMatches(r, public) {
+		return public
+	}
+	return writeJSON(w, http.StatusUnauthorized, map[string]string{"error": string(reasonUnauthorized), "login_url": loginURL})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body map[string]string) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // the client is gone if this fails
+	return nil
+}
+
+// errorRouteMatches reports whether the site's handle_errors would answer
+// this request. The routes belong to the listener, and may be a neighbour
+// site's; then a returned error would become an empty page.
+func errorRouteMatches(r *http.Request, err error) bool {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server == nil || server.Errors == nil {
+		return false
+	}
+	return anyRouteMatches(server.Errors.Routes, server.Errors.WithError(r, err))
+}
+
+func anyRouteMatches(routes caddyhttp.RouteList, r *http.Request) bool {
+	for _, route := range routes {
+		if ok, err := route.MatcherSets.AnyMatchWithError(r); !ok || err != nil {
+			continue
+		}
+		for _, handler := range route.Handlers {
+			subroute, ok := handler.(*caddyhttp.Subroute)
+			if !ok || anyRouteMatches(subroute.Routes, r) {
+				return true
+			}
+		}
+	}
+	return false
+}

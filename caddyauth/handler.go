@@ -1,0 +1,231 @@
+package caddyauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+)
+
+func init() { caddy.RegisterModule(Handler{}) }
+
+// Handler lets a request pass to the next handlers only with a session, and
+// with the session's access token in its `Authorization` header. A browser
+// without a session is sent to the OpenID Provider to log in; anything else
+// gets 401.
+//
+// It also answers the provider's endpoints: the callback, `login`, `logout`,
+// `signed-out` and `error`, below the provider's prefix.
+//
+// Placeholder | Description
+// ------------|---------------
+// `{http.auth.user.id}` | The subject of the ID token, the `sub` claim
+// `{http.auth.user.*}` | Any claim of the ID token, nested with dots (`realm_access.roles`) or by its literal name (`https://example.com/roles`). Lists print comma-separated and work with `in` in CEL
+// `{http.auth.pkce_auth.result}` | `session`, `bypass`, `anonymous` or `denied`
+// `{http.auth.pkce_auth.provider}` | The provider's name
+// `{http.auth.pkce_auth.login_url}` | Where to log in
+// `{http.auth.pkce_auth.logout_url}` | Where to log out
+// `{http.auth.pkce_auth.error}` | On error routes, why: a word of the closed list in the documentation
+//
+// On requests that pass without a session they all have neutral values: empty
+// text, or an empty list for claims that are not known to be text.
+type Handler struct {
+	// The provider, by its name in the app `pkce_auth`. Default: `default`.
+	Provider string `json:"provider,omitempty"`
+
+	// A provider of this handler's own, in place of a name.
+	Inline *Provider `json:"inline,omitempty"`
+
+	// Only answer the provider's endpoints, and let all other requests pass
+	// untouched. The Caddyfile makes such a handler beside one that has a
+	// matcher, which would hide the endpoints.
+	EndpointsOnly bool `json:"endpoints_only,omitempty"`
+
+	// Paths that pass without a session, compared case-sensitively; `*` as in
+	// the `path` matcher. A session that is there is used all the same.
+	BypassPaths []string `json:"bypass_paths,omitempty"`
+
+	// Requests that pass without a session: those that match any of the sets.
+	// Whatever the matcher, a path that servers may read differently does not
+	// pass: `//`, `.` and `..` segments, `\`, and encoded dots, slashes,
+	// backslashes and NULs.
+	BypassRaw caddyhttp.RawMatcherSets `json:"bypass,omitempty" caddy:"namespace=http.matchers"`
+
+	// What happens to a request without a session: `auto` sends a browser that
+	// navigates to a page to the login, and gives 401 to anything else;
+	// `redirect` sends everything to the login; `401` nothing; `pass` lets the
+	// request through, without a token. Default: `auto`.
+	Unauthorized string `json:"unauthorized,omitempty"`
+
+	// Headers to send upstream, by name; values may hold placeholders. A header
+	// that is named here, on any route of the provider, is never accepted from
+	// a client on any route of the provider. An empty value is not sent.
+	HeaderUp map[string]string `json:"header_up,omitempty"`
+
+	party    *relyingParty
+	bypass   bypass
+	identity []identityHeader
+	own      func(cookie string) bool
+	logger   *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.pkce_auth",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds the provider and loads the matchers.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if err := h.validate(); err != nil {
+		return err
+	}
+	module, err := ctx.App("pkce_auth")
+	if err != nil {
+		return err
+	}
+	app := module.(*App)
+	if h.Inline != nil {
+		h.party, err = app.inline(ctx, h.Inline)
+	} else {
+		h.party, err = app.named(h.Provider)
+	}
+	if err != nil {
+		return err
+	}
+	h.bypass.paths = h.BypassPaths
+	if len(h.BypassRaw) > 0 { // loading none would make a list that matches everything
+		sets, err := ctx.LoadModule(h, "BypassRaw")
+		if err != nil {
+			return fmt.Errorf("bypass: %w", err)
+		}
+		if err := h.bypass.matchers.FromInterface(sets); err != nil {
+			return fmt.Errorf("bypass: %w", err)
+		}
+	}
+	h.identity = newIdentityHeaders(h.HeaderUp)
+	h.party.headers.add(h.identity)
+	h.own = app.ownCookies()
+	return nil
+}
+
+func (h *Handler) validate() error {
+	if h.Provider != "" && h.Inline != nil {
+		return errors.New("provider and inline contradict each other: leave one of them out")
+	}
+	switch h.Unauthorized {
+	case "", "auto", "redirect", "401", "pass":
+	default:
+		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
+	}
+	for _, path := range h.BypassPaths {
+		if err := checkBypassPath(path); err != nil {
+			return misconfigured("bypass", "%v", err)
+		}
+	}
+	for _, set := range h.BypassRaw {
+		if len(set) == 0 {
+			return misconfigured("bypass", "a matcher set without matchers would let every request pass")
+		}
+	}
+	for name := range h.HeaderUp {
+		if err := checkIdentityHeader(name); err != nil {
+			return misconfigured("header_up", "%v", err)
+		}
+	}
+	return nil
+}
+
+// ServeHTTP is the way of a request. The rest of the module hangs from here.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if e, ok := h.party.site.endpoints.find(originalURL(r)); ok {
+		h.enter(r)
+		return h.party.serveEndpoint(e, w, r)
+	}
+	if h.EndpointsOnly {
+		return next.ServeHTTP(w, r)
+	}
+	a := h.enter(r)
+	bypassed := h.bypass.matches(r)
+	s, err := a.session, error(nil)
+	if s == nil {
+		s, err = h.party.load(r, a.cookies)
+	}
+	if err != nil && !errors.Is(err, session.ErrNone) && !bypassed {
+		return h.party.fail(w, r, failure{reason: reasonSessionUnavailable, err: err})
+	}
+	d := decide(h.Unauthorized, s != nil, bypassed, kindOf(r))
+	if c := h.logger.Check(zapcore.DebugLevel, "decided"); c != nil {
+		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", err))
+	}
+	switch d {
+	case forward, forwardBypassed, forwardAnonymous:
+		a.session, a.result = s, d.result()
+		return h.forward(w, r, a, next)
+	case login:
+		return h.party.startLogin(w, r, "", 0)
+	default:
+		a.result = resultDenied
+		return h.party.refuse(w, r)
+	}
+}
+
+// decision is what happens to a request.
+type decision int
+
+const (
+	refuse           decision = iota // 401; the zero value, so that a mistake refuses
+	login                            // to the provider
+	forward                          // with the session's token
+	forwardBypassed                  // without a session, for it needs none
+	forwardAnonymous                 // without a session, as `unauthorized pass` says
+)
+
+// String names the decision in logs.
+func (d decision) String() string {
+	return [...]string{"refuse", "login", "forward", "bypass", "anonymous"}[d]
+}
+
+func (d decision) result() string {
+	switch d {
+	case forward:
+		return resultSession
+	case forwardBypassed:
+		return resultBypass
+	default:
+		return resultAnonymous
+	}
+}
+
+// decide is the policy of a route, without the world around it.
+func decide(unauthorized string, authenticated, bypassed bool, kind requestKind) decision {
+	switch {
+	case authenticated:
+		return forward
+	case bypassed:
+		return forwardBypassed
+	case unauthorized == "pass":
+		return forwardAnonymous
+	case kind == prefetch, unauthorized == "401":
+		return refuse
+	case kind == navigation, unauthorized == "redirect":
+		return login
+	default:
+		return refuse
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

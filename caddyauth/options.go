@@ -1,0 +1,340 @@
+package caddyauth
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+)
+
+// option is one line of a block.
+type option struct {
+	of         optionScope
+	usage      string // what stands behind the name
+	repeatable bool
+	parse      func(*parser) error // reads the arguments; what is left over is an error
+	later      string              // why it is refused; it is known, but not there yet
+}
+
+type optionScope int
+
+const (
+	ofProvider optionScope = iota
+	ofRoute
+)
+
+// options are all options that a block may hold, by name.
+var options map[string]option
+
+// notYet begins the refusal of an option that is part of the contract, and
+// comes later.
+const notYet = ": leave it out for now"
+
+func init() {
+	options = map[string]option{
+		// of the provider
+		"issuer":          {usage: "<url>", parse: text1(func(p *parser) *string { return &p.provider.Issuer })},
+		"client_id":       {usage: "<id>", parse: text1(func(p *parser) *string { return &p.provider.ClientID })},
+		"client_secret":   {usage: "<secret>", parse: text1(func(p *parser) *string { return &p.provider.ClientSecret })},
+		"client_auth":     {usage: "auto|none|client_secret_basic|client_secret_post", parse: parseClientAuth},
+		"scopes":          {usage: "<scope>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Scopes })},
+		"audience":        {usage: "<identifier>", parse: text1(func(p *parser) *string { return &p.authorization().Audience })},
+		"resource":        {usage: "<uri>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().Resources })},
+		"connection":      {usage: "<name>", parse: text1(func(p *parser) *string { return &p.authorization().Connection })},
+		"authorize_param": {usage: "<name> <value>", repeatable: true, parse: parseAuthorizeParam},
+		"public_url":      {usage: "<origin>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.provider.PublicURL })},
+		"prefix":          {usage: "<path>", parse: text1(func(p *parser) *string { return &p.provider.Prefix })},
+		"callback_path":   {usage: "<path>", parse: text1(func(p *parser) *string { return &p.provider.CallbackPath })},
+		"cookie_secret":   {usage: "<secret> [<older secret>…]", parse: texts1(func(p *parser) *[]string { return &p.provider.CookieSecret })},
+		"session":         {usage: "[cookie] { … }", parse: parseSession},
+		"clock_skew":      {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.ClockSkew })},
+		"timeout":         {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.Timeout })},
+
+		// of the route
+		"bypass":       {of: ofRoute, usage: "<path> | @<matcher> | <matcher> <arguments>", repeatable: true, parse: parseBypass},
+		"unauthorized": {of: ofRoute, usage: "auto|redirect|401|pass", parse: text1(func(p *parser) *string { return &p.handler.Unauthorized })},
+		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
+	}
+	for _, name := range []string{
+		"resource_on_refresh", "organization", "allowed_tenants", "discovery_url", "endpoints", "claims_from", "session_claims",
+		"login_param", "max_age", "acr_values", "response_mode", "par", "dpop", "profile", "request_object", "refresh", "userinfo",
+		"logout", "post_logout_redirect", "revoke_on_logout", "backchannel_logout", "tls_trust_pool",
+	} {
+		options[name] = option{later: notYet}
+	}
+	for _, name := range []string{
+		"require", "forward_token", "step_up", "retry_invalid_token", "replay_posts", "verify", "exchange", "accept_bearer", "csrf",
+	} {
+		options[name] = option{of: ofRoute, later: notYet}
+	}
+}
+
+// authorization returns the provider's authorization part, made when the
+// first of its options comes.
+func (p *parser) authorization() *Authorization {
+	if p.provider.Authorization == nil {
+		p.provider.Authorization = new(Authorization)
+	}
+	return p.provider.Authorization
+}
+
+// text1 reads exactly one argument.
+func text1(into func(*parser) *string) func(*parser) error {
+	return func(p *parser) error {
+		name := p.Val()
+		if !p.NextArg() || p.Val() == "" {
+			return p.usage(name, options[name])
+		}
+		*into(p) = p.Val()
+		return nil
+	}
+}
+
+// texts1 reads one argument or more.
+func texts1(into func(*parser) *[]string) func(*parser) error {
+	return func(p *parser) error {
+		name := p.Val()
+		args := p.RemainingArgs()
+		if len(args) == 0 || slices.Contains(args, "") {
+			return p.usage(name, options[name])
+		}
+		list := into(p)
+		*list = append(*list, args...)
+		return nil
+	}
+}
+
+// duration1 reads one positive duration.
+func duration1(into func(*parser) *caddy.Duration) func(*parser) error {
+	return func(p *parser) error {
+		name := p.Val()
+		if !p.NextArg() {
+			return p.Errf("pkce_auth: write it as: %s <duration>", name)
+		}
+		d, err := parseDuration(p.Dispenser)
+		if err != nil {
+			return err
+		}
+		*into(p) = d
+		return nil
+	}
+}
+
+func parseDuration(d *caddyfile.Dispenser) (caddy.Duration, error) {
+	value, err := caddy.ParseDuration(d.Val())
+	if err != nil || value <= 0 {
+		return 0, d.Errf("pkce_auth: %q is no duration: write it as 90s, 15m, 24h or 7d", d.Val())
+	}
+	return caddy.Duration(value), nil
+}
+
+func parseClientAuth(p *parser) error {
+	if !p.NextArg() {
+		return p.usage("client_auth", options["client_auth"])
+	}
+	p.provider.ClientAuth = p.Val()
+	if slices.Contains([]string{"private_key_jwt", "assertion_file", "tls"}, p.Val()) {
+		return p.Errf("pkce_auth: client_auth %s is not yet supported%s", p.Val(), notYet)
+	}
+	return nil
+}
+
+func parseAuthorizeParam(p *parser) error {
+	var name, value string
+	if !p.Args(&name, &value) {
+		return p.usage("authorize_param", options["authorize_param"])
+	}
+	a := p.authorization()
+	if _, ok := a.Params[name]; ok {
+		return p.Errf("pkce_auth: authorize_param %s is given twice", name)
+	}
+	if a.Params == nil {
+		a.Params = make(map[string]string)
+	}
+	a.Params[name] = value
+	if err := rp.CheckExtraParam(name); err != nil {
+		return p.Errf("pkce_auth: authorize_param: %v", err)
+	}
+	return nil
+}
+
+func parseHeaderUp(p *parser) error {
+	var name, value string
+	if !p.Args(&name, &value) {
+		return p.usage("header_up", options["header_up"])
+	}
+	if err := checkIdentityHeader(name); err != nil {
+		return p.Errf("pkce_auth: header_up: %v", err)
+	}
+	for given := range p.handler.HeaderUp {
+		if strings.EqualFold(given, name) {
+			return p.Errf("pkce_auth: header_up %s is given twice", name)
+		}
+	}
+	if p.handler.HeaderUp == nil {
+		p.handler.HeaderUp = make(map[string]string)
+	}
+	p.handler.HeaderUp[name] = value
+	return nil
+}
+
+// parseBypass reads a path, a named matcher, an inline matcher, a block of
+// matchers or a CEL expression. A path is kept as it is, for it is compared
+// with its case; the rest goes to Caddy's matchers.
+func parseBypass(p *parser) error {
+	if p.NextArg() {
+		if strings.HasPrefix(p.Val(), "/") {
+			return p.bypassPaths()
+		}
+		if p.Val() == "*" {
+			return p.Errf("pkce_auth: bypass * would let every request pass")
+		}
+		named := strings.HasPrefix(p.Val(), "@") && !p.Token().Quoted()
+		p.Prev()
+		if named {
+			set, _, err := p.helper.MatcherToken()
+			if err != nil {
+				return p.WrapErr(err)
+			}
+			p.handler.BypassRaw = append(p.handler.BypassRaw, set)
+			return nil
+		}
+	}
+	set, err := caddyhttp.ParseCaddyfileNestedMatcherSet(p.Dispenser)
+	if err != nil {
+		return err
+	}
+	if len(set) == 0 {
+		return p.usage("bypass", options["bypass"])
+	}
+	p.handler.BypassRaw = append(p.handler.BypassRaw, set)
+	return nil
+}
+
+func (p *parser) bypassPaths() error {
+	for _, path := range append([]string{p.Val()}, p.RemainingArgs()...) {
+		if err := checkBypassPath(path); err != nil {
+			return p.Errf("pkce_auth: bypass: %v", err)
+		}
+		p.handler.BypassPaths = append(p.handler.BypassPaths, path)
+	}
+	return nil
+}
+
+// sessionOptions are the options of the session block.
+var sessionOptions = map[string]func(*parser, *SessionConfig) error{
+	"lifetime":      func(p *parser, s *SessionConfig) error { return p.sessionDuration(&s.Lifetime) },
+	"idle":          func(p *parser, s *SessionConfig) error { return p.sessionDuration(&s.Idle) },
+	"cookie_name":   func(p *parser, s *SessionConfig) error { return p.sessionText(&s.CookieName) },
+	"cookie_domain": func(p *parser, s *SessionConfig) error { return p.sessionText(&s.CookieDomain) },
+	"same_site":     func(p *parser, s *SessionConfig) error { return p.sessionText(&s.SameSite) },
+}
+
+func (p *parser) sessionText(into *string) error {
+	if !p.NextArg() || p.Val() == "" {
+		return p.ArgErr()
+	}
+	*into = p.Val()
+	return nil
+}
+
+func (p *parser) sessionDuration(into *caddy.Duration) (err error) {
+	if !p.NextArg() {
+		return p.ArgErr()
+	}
+	*into, err = parseDuration(p.Dispenser)
+	return err
+}
+
+func parseSession(p *parser) error {
+	s := new(SessionConfig)
+	if p.NextArg() {
+		store := p.Val()
+		switch store {
+		case "memory", "storage", "redis":
+			return p.Errf("pkce_auth: session %s is not yet supported: the only store so far is cookie", store)
+		}
+		module, err := caddyfile.UnmarshalModule(caddyfile.NewDispenser([]caddyfile.Token{p.Token()}), "pkce_auth.sessions."+store)
+		if err != nil {
+			return p.Errf("pkce_auth: there is no session store %s: the only one so far is cookie", store)
+		}
+		s.StoreRaw = caddyconfig.JSONModuleObject(module, "kind", store, nil)
+		if p.NextArg() {
+			return p.usage("session", options["session"])
+		}
+	}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		name := p.Val()
+		parse, ok := sessionOptions[name]
+		switch {
+		case name == "revocations":
+			return p.Errf("pkce_auth: session: revocations is not yet supported%s", notYet)
+		case !ok:
+			return p.Errf("pkce_auth: session: unknown option %s%s; the options are: %s", name, didYouMean(name, keys(sessionOptions)), strings.Join(keys(sessionOptions), " "))
+		}
+		if before, ok := p.given[name]; ok {
+			return p.Errf("pkce_auth: session: %s is given twice, first on line %d", name, before.Line)
+		}
+		p.given[name] = p.Token()
+		if err := parse(p, s); err != nil {
+			return err
+		}
+		if p.NextArg() {
+			return p.ArgErr()
+		}
+	}
+	p.provider.Session = s
+	return nil
+}
+
+func keys[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	return sorted(names)
+}
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return names
+}
+
+// didYouMean suggests the one known name that is nearest, if any is near.
+func didYouMean(name string, known []string) string {
+	best, distance := "", 3
+	for _, k := range known {
+		if d := editDistance(name, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ", did you mean " + best + "?"
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

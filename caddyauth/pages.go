@@ -1,0 +1,142 @@
+package caddyauth
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+var (
+	//go:embed pages/page.html
+	pageHTML string
+
+	//go:embed pages/page.css
+	pageCSS string
+
+	pageTemplate = template.Must(template.New("page").Parse(pageHTML))
+)
+
+// pagePolicy lets a page of ours have its style, post its form to this site,
+// and nothing else: no script, no picture, no frame around it.
+var pagePolicy = func() string {
+	sum := sha256.Sum256([]byte(pageCSS))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+}()
+
+// page is what a page of ours says.
+type page struct {
+	Title       string
+	Text        string
+	Description string // the provider's words
+	Links       []link // the first is the way on
+	Post        *post
+	Continue    string // where the page leads by itself
+	ID          string // to find the log line by
+	Style       template.CSS
+}
+
+type link struct{ URL, Label string }
+
+type post struct{ Action, Label string }
+
+// text is what a person reads. It says what happened and what to do, and no
+// word of what only an operator understands.
+type text struct{ title, text string }
+
+var texts = map[reason]text{
+	reasonUnauthorized: {"Not logged in", "You need to log in to see this."},
+	reasonMethod:       {"That does not work here", "This address cannot be used in that way."},
+	reasonMisdirected:  {"Wrong address", "This site cannot log you in under the address you used. Please use its usual address."},
+	reasonUnavailable:  {"Login is not available right now", "The service that logs people in does not answer. Please try again in a moment."},
+	reasonMisconfigured: {"Login is not set up correctly", "The login could not be completed because of a mistake in this site's settings. " +
+		"You did nothing wrong; please tell whoever runs this site."},
+	reasonInvalid: {"The login could not be completed", "The answer of the service that logs people in could not be accepted. " +
+		"Please try again. If it happens again, tell whoever runs this site."},
+	reasonDenied:  {"Access denied", "The service that logs people in did not let you in."},
+	reasonRefused: {"The login could not be completed", "The service that logs people in reported a problem. Please try again."},
+	reasonStateGone: {"Please try again", "The login took too long, or it was begun in another window or browser. " +
+		"Nothing is lost: just try again."},
+	reasonCookies: {"Your browser does not keep cookies", "To log in, this site has to keep a cookie for a few minutes, and it does not come back. " +
+		"Please allow cookies for this site, then try again."},
+	reasonMalformed: {"Please try again", "The address that led you here is not complete. Nothing is lost: just try again."},
+	reasonTooLarge: {"Login is not set up correctly", "You are known, but what the service that logs people in says about you is too long for this site. " +
+		"Please tell whoever runs this site."},
+	reasonSessionUnavailable: {"Your session cannot be checked right now", "Please try again in a moment. You stay logged in."},
+	reasonForeignIssuer:      {"Wrong login service", "The link that led you here belongs to another service than the one this site uses."},
+	reasonNothing:            {"Nothing to see here", "This page explains what went wrong with a login. Nothing did."},
+	reasonInternal:           {"Something went wrong", "The login could not be completed. Please try again."},
+}
+
+// final are the reasons that trying again does not help against.
+var final = map[reason]bool{
+	reasonMisdirected: true, reasonMisconfigured: true, reasonTooLarge: true, reasonForeignIssuer: true,
+	reasonNothing: true, reasonMethod: true,
+}
+
+func (p *relyingParty) errorPage(f failure) page {
+	said := texts[f.reason]
+	shown := page{Title: said.title, Text: said.text, Description: f.description, ID: f.id}
+	start := link{"/", "Go to the start page"}
+	if final[f.reason] {
+		shown.Links = []link{start}
+		return shown
+	}
+	again := p.site.endpoints.prefix + pathLogin
+	if f.returnTo != "" && f.returnTo != "/" {
+		again += "?return_to=" + url.QueryEscape(f.returnTo)
+	}
+	shown.Links = []link{{again, "Try again"}, start}
+	return shown
+}
+
+func (p *relyingParty) signedOutPage() page {
+	return page{
+		Title: "You are signed out",
+		Text:  "You are no longer logged in to this site. On a shared computer, also sign out of the service that logged you in, or close the browser.",
+		Links: []link{{"/", "Log in again"}},
+	}
+}
+
+func (p *relyingParty) askLogoutPage() page {
+	return page{
+		Title: "Sign out?",
+		Text:  "Another page sent you here. Do you want to end your session on this site?",
+		Post:  &post{Action: p.site.endpoints.prefix + pathLogout, Label: "Sign out"},
+		Links: []link{{"/", "Stay signed in"}},
+	}
+}
+
+// continuePage leads on by itself, from this site's own origin: after a
+// redirect from the provider, browsers would not send a SameSite=Strict
+// cookie along.
+func continuePage(target string) page {
+	return page{
+		Title:    "You are logged in",
+		Text:     "One moment: this page leads on by itself.",
+		Links:    []link{{target, "Continue"}},
+		Continue: target,
+	}
+}
+
+// writePage writes a page of ours.
+func (p *relyingParty) writePage(w http.ResponseWriter, status int, shown page) error {
+	shown.Style = template.CSS(pageCSS) //nolint:gosec // our own file
+	var body bytes.Buffer
+	if err := pageTemplate.Execute(&body, shown); err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	authored(w.Header())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
+	w.WriteHeader(status)
+	_, _ = w.Write(body.Bytes()) // the client is gone if this fails
+	return nil
+}
