@@ -58,13 +58,13 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if args := d.RemainingArgs(); len(args) == 1 {
 		name = args[0]
 	} else if len(args) > 1 {
-		return nil, d.ArgErr()
+		return nil, d.Errf("write it as: pkce_auth [<name>] { … }, with the issuer and all else in the block")
 	}
 	if !providerName.MatchString(name) {
-		return nil, d.Errf("pkce_auth: %q is no name for a provider: it may hold letters, digits, - and _; an issuer goes into the block, as: issuer %s", name, name)
+		return nil, d.Errf("%q is no name for a provider, which may hold letters, digits, - and _; an issuer goes into the block, as: issuer https://…", name)
 	}
 	if app.Providers[name] != nil {
-		return nil, d.Errf("pkce_auth: provider %s is declared twice", name)
+		return nil, d.Errf("provider %s is declared twice", name)
 	}
 	p := &parser{Dispenser: d, provider: new(Provider), given: map[string]caddyfile.Token{}}
 	if err := p.block(); err != nil {
@@ -124,15 +124,15 @@ func (p *parser) arguments() error {
 	first := args[0].Text
 	switch {
 	case strings.ContainsAny(first, "{}"):
-		return p.Errf("pkce_auth: %s cannot stand here, for a placeholder does not show whether it is a name or an issuer: write it in the block, as: issuer %s", first, first)
+		return p.Errf("%s cannot stand here, for a placeholder does not show whether it is a name or an issuer: write it in the block, as: issuer %s", first, first)
 	case !strings.Contains(first, "://"):
 		if len(args) > 1 {
-			return p.Errf("pkce_auth: %s is a provider's name, and nothing may follow it; an issuer is a URL, https://…", first)
+			return p.Errf("%s is a provider's name, and nothing may follow it; an issuer is a URL, https://…", first)
 		}
 		p.handler.Provider = first
 		return nil
 	case len(args) > 2:
-		return p.Errf("pkce_auth: too many arguments: <issuer> [<client_id>], everything else goes into the block")
+		return p.Errf("too many arguments: <issuer> [<client_id>], everything else goes into the block")
 	}
 	p.provider.Issuer = first
 	p.given["issuer"] = args[0]
@@ -150,11 +150,11 @@ func (p *parser) block() error {
 		opt, ok := options[name]
 		switch {
 		case !ok:
-			return p.Errf("pkce_auth: unknown option %s%s; the options are: %s", name, didYouMean(name, p.allowed()), strings.Join(p.allowed(), " "))
+			return p.Errf("unknown option %s%s; the options are: %s", name, didYouMean(name, p.allowed()), strings.Join(p.allowed(), " "))
 		case opt.later != "":
-			return p.Errf("pkce_auth: %s is not yet supported%s", name, opt.later)
+			return p.Errf("%s is not yet supported%s", name, opt.later)
 		case p.handler == nil && opt.of == ofRoute:
-			return p.Errf("pkce_auth: %s is an option of a route: it goes into the directive in a site", name)
+			return p.Errf("%s is an option of a route: it goes into the directive in a site", name)
 		}
 		if err := p.option(name, opt); err != nil {
 			return err
@@ -167,7 +167,7 @@ func (p *parser) block() error {
 func (p *parser) option(name string, opt option) error {
 	token := p.Token()
 	if before, ok := p.given[name]; ok && !opt.repeatable {
-		return p.Errf("pkce_auth: %s is given twice, first on line %d", name, before.Line)
+		return p.Errf("%s is given twice, first on line %d", name, before.Line)
 	}
 	if _, ok := p.given[name]; !ok {
 		p.given[name] = token
@@ -182,7 +182,7 @@ func (p *parser) option(name string, opt option) error {
 }
 
 func (p *parser) usage(name string, opt option) error {
-	return p.Errf("pkce_auth: write it as: %s %s", name, opt.usage)
+	return p.Errf("write it as: %s %s", name, opt.usage)
 }
 
 // allowed are the options that the block may hold.
@@ -280,5 +280,5 @@ func (p *parser) locate(err error, directive caddyfile.Token) error {
 			at = token
 		}
 	}
-	return fmt.Errorf("pkce_auth: %w, at %s:%d", err, at.File, at.Line)
+	return fmt.Errorf("%w, at %s:%d", err, at.File, at.Line)
 }

@@ -46,28 +46,18 @@ func (p *parser) collisions(d declared, directive caddyfile.Token) error {
 		return err
 	}
 	_, _, paths := d.cfg.endpointPaths(d.name)
-	callback, rest := paths[0], paths[1:] // a callback may be shared: its state says whose it is
-	wants := append([]string{"the cookie name " + d.cfg.Session.names(stem(d.name, d.cfg.Issuer, d.cfg.ClientID), true).session}, rest...)
-	for _, want := range wants {
+	cookie := "cookie " + d.cfg.Session.names(stem(d.name, d.cfg.Issuer, d.cfg.ClientID), true).session
+	for i, want := range append(paths, cookie) {
 		taken, ok := sites[site][want]
 		if ok && taken.identity != own.identity {
-			return fmt.Errorf("pkce_auth: %s is %s of the provider %s, declared on line %d: give one of the two another prefix, or declare both with names in the global option pkce_auth, at %s:%d",
-				want, kindOfClaim(want), taken.label, taken.line, directive.File, directive.Line)
+			return fmt.Errorf("%s already belongs to provider %s on line %d: declare both providers with names in the global option pkce_auth, or give this one another prefix, callback_path and cookie_name, at %s:%d",
+				want, taken.label, taken.line, directive.File, directive.Line)
 		}
-		sites[site][want] = own
-	}
-	if taken, ok := sites[site][callback]; ok && taken.identity != own.identity {
-		return fmt.Errorf("pkce_auth: %s is an endpoint of the provider %s, declared on line %d: give one of the two another callback_path, at %s:%d",
-			callback, taken.label, taken.line, directive.File, directive.Line)
+		if i > 0 { // the callback comes first, and may be shared: its state says whose it is
+			sites[site][want] = own
+		}
 	}
 	return nil
-}
-
-func kindOfClaim(want string) string {
-	if strings.HasPrefix(want, "/") {
-		return "an endpoint already"
-	}
-	return "that"
 }
 
 func newClaim(d declared, directive caddyfile.Token) (claim, error) {

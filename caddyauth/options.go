@@ -114,7 +114,7 @@ func duration1(into func(*parser) *caddy.Duration) func(*parser) error {
 	return func(p *parser) error {
 		name := p.Val()
 		if !p.NextArg() {
-			return p.Errf("pkce_auth: write it as: %s <duration>", name)
+			return p.Errf("write it as: %s <duration>", name)
 		}
 		d, err := parseDuration(p.Dispenser)
 		if err != nil {
@@ -128,7 +128,7 @@ func duration1(into func(*parser) *caddy.Duration) func(*parser) error {
 func parseDuration(d *caddyfile.Dispenser) (caddy.Duration, error) {
 	value, err := caddy.ParseDuration(d.Val())
 	if err != nil || value <= 0 {
-		return 0, d.Errf("pkce_auth: %q is no duration: write it as 90s, 15m, 24h or 7d", d.Val())
+		return 0, d.Errf("%q is no positive duration: write it as 90s, 15m, 24h or 7d", d.Val())
 	}
 	return caddy.Duration(value), nil
 }
@@ -139,7 +139,7 @@ func parseClientAuth(p *parser) error {
 	}
 	p.provider.ClientAuth = p.Val()
 	if slices.Contains([]string{"private_key_jwt", "assertion_file", "tls"}, p.Val()) {
-		return p.Errf("pkce_auth: client_auth %s is not yet supported%s", p.Val(), notYet)
+		return p.Errf("client_auth %s is not yet supported%s", p.Val(), notYet)
 	}
 	return nil
 }
@@ -151,14 +151,14 @@ func parseAuthorizeParam(p *parser) error {
 	}
 	a := p.authorization()
 	if _, ok := a.Params[name]; ok {
-		return p.Errf("pkce_auth: authorize_param %s is given twice", name)
+		return p.Errf("authorize_param %s is given twice", name)
 	}
 	if a.Params == nil {
 		a.Params = make(map[string]string)
 	}
 	a.Params[name] = value
 	if err := rp.CheckExtraParam(name); err != nil {
-		return p.Errf("pkce_auth: authorize_param: %v", err)
+		return p.Errf("authorize_param: %v", err)
 	}
 	return nil
 }
@@ -169,11 +169,11 @@ func parseHeaderUp(p *parser) error {
 		return p.usage("header_up", options["header_up"])
 	}
 	if err := checkIdentityHeader(name); err != nil {
-		return p.Errf("pkce_auth: header_up: %v", err)
+		return p.Errf("header_up: %v", err)
 	}
 	for given := range p.handler.HeaderUp {
 		if strings.EqualFold(given, name) {
-			return p.Errf("pkce_auth: header_up %s is given twice", name)
+			return p.Errf("header_up %s is given twice", name)
 		}
 	}
 	if p.handler.HeaderUp == nil {
@@ -192,7 +192,7 @@ func parseBypass(p *parser) error {
 			return p.bypassPaths()
 		}
 		if p.Val() == "*" {
-			return p.Errf("pkce_auth: bypass * would let every request pass")
+			return p.Errf("bypass * would let every request pass")
 		}
 		named := strings.HasPrefix(p.Val(), "@") && !p.Token().Quoted()
 		p.Prev()
@@ -219,7 +219,7 @@ func parseBypass(p *parser) error {
 func (p *parser) bypassPaths() error {
 	for _, path := range append([]string{p.Val()}, p.RemainingArgs()...) {
 		if err := checkBypassPath(path); err != nil {
-			return p.Errf("pkce_auth: bypass: %v", err)
+			return p.Errf("bypass: %v", err)
 		}
 		p.handler.BypassPaths = append(p.handler.BypassPaths, path)
 	}
@@ -257,11 +257,11 @@ func parseSession(p *parser) error {
 		store := p.Val()
 		switch store {
 		case "memory", "storage", "redis":
-			return p.Errf("pkce_auth: session %s is not yet supported: the only store so far is cookie", store)
+			return p.Errf("session %s is not yet supported: the only store so far is cookie", store)
 		}
 		module, err := caddyfile.UnmarshalModule(caddyfile.NewDispenser([]caddyfile.Token{p.Token()}), "pkce_auth.sessions."+store)
 		if err != nil {
-			return p.Errf("pkce_auth: there is no session store %s: the only one so far is cookie", store)
+			return p.Errf("there is no session store %s: the only one so far is cookie", store)
 		}
 		s.StoreRaw = caddyconfig.JSONModuleObject(module, "kind", store, nil)
 		if p.NextArg() {
@@ -273,12 +273,12 @@ func parseSession(p *parser) error {
 		parse, ok := sessionOptions[name]
 		switch {
 		case name == "revocations":
-			return p.Errf("pkce_auth: session: revocations is not yet supported%s", notYet)
+			return p.Errf("session: revocations is not yet supported%s", notYet)
 		case !ok:
-			return p.Errf("pkce_auth: session: unknown option %s%s; the options are: %s", name, didYouMean(name, keys(sessionOptions)), strings.Join(keys(sessionOptions), " "))
+			return p.Errf("session: unknown option %s%s; the options are: %s", name, didYouMean(name, keys(sessionOptions)), strings.Join(keys(sessionOptions), " "))
 		}
 		if before, ok := p.given[name]; ok {
-			return p.Errf("pkce_auth: session: %s is given twice, first on line %d", name, before.Line)
+			return p.Errf("session: %s is given twice, first on line %d", name, before.Line)
 		}
 		p.given[name] = p.Token()
 		if err := parse(p, s); err != nil {

@@ -38,7 +38,7 @@ func newIdentityHeaders(config map[string]string) []identityHeader {
 // reservedHeaders are no business of header_up: they steer the connection,
 // or belong to others.
 var reservedHeaders = []string{
-	"Authorization", "Connection", "Content-Length", "Cookie", "Host", "Keep-Alive", "Proxy-Authorization",
+	"Connection", "Content-Length", "Cookie", "Host", "Keep-Alive", "Proxy-Authorization",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
@@ -48,8 +48,10 @@ func checkIdentityHeader(name string) error {
 		return fmt.Errorf("%q is not a header name", name)
 	case strings.ContainsAny(name, "_."):
 		return fmt.Errorf("%s: use hyphens: Caddy drops headers with underscores or dots, for servers take them for hyphens", name)
+	case strings.EqualFold(name, "Authorization"):
+		return fmt.Errorf("the access token goes into Authorization by itself")
 	case slices.Contains(reservedHeaders, http.CanonicalHeaderKey(name)):
-		return fmt.Errorf("%s cannot be set; the access token goes into Authorization by itself", name)
+		return fmt.Errorf("%s steers the connection and cannot carry an identity", name)
 	default:
 		return nil
 	}

@@ -4,8 +4,11 @@
 package flows
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -34,6 +37,8 @@ type world struct {
 	upstream *upstream
 	dir      string
 	site     string // the origin of the site, once Caddy runs
+	browsers []*browser
+	expect   []string // secrets that a test itself brings
 }
 
 func newWorld(t testing.TB) *world { return newWorldWith(t, provider.Config{}) }
@@ -49,6 +54,8 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping Caddy: %v", err)
 		}
+		w.keptItsSecrets()
+		w.keptItsCookies()
 		if err := op.Close(); err != nil {
 			t.Errorf("stopping the provider: %v", err)
 		}
@@ -56,17 +63,80 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 	return w
 }
 
+// keptItsSecrets is promise 2, checked after every test at debug level (A57,
+// IDPS 14): no token, code, verifier, state, secret or cookie value stands in
+// the log.
+func (w *world) keptItsSecrets() {
+	secrets := append(w.op.Issued(), w.expect...)
+	secrets = append(secrets, "s3cr:t%+é", "s3cr%3At%25%2B%C3%A9")
+	for _, r := range w.op.Requests("token") {
+		secrets = append(secrets, r.Form.Get("code_verifier"))
+	}
+	for _, r := range w.op.Requests("authorize") {
+		secrets = append(secrets, r.Form.Get("state"), r.Form.Get("nonce"))
+	}
+	for _, b := range w.browsers {
+		secrets = append(secrets, b.secrets...)
+	}
+	log := w.log()
+	for _, secret := range secrets {
+		if len(secret) < 8 {
+			continue
+		}
+		if i := strings.Index(log, secret); i >= 0 {
+			w.t.Errorf("the log holds a secret: …%s…", log[max(0, i-300):min(len(log), i+len(secret)+100)])
+			return
+		}
+	}
+}
+
+// keptItsCookies is A85 and R19g, checked after every test: no cookie of ours
+// reached the upstream, whatever the path.
+func (w *world) keptItsCookies() {
+	w.upstream.mu.Lock()
+	defer w.upstream.mu.Unlock()
+	for _, r := range w.upstream.requests {
+		for _, line := range r.Header["Cookie"] {
+			if strings.Contains(line, "pkce_auth") {
+				w.t.Errorf("%s %s: the upstream got our cookies: %s", r.Method, r.RequestURI, line)
+			}
+		}
+		for _, secret := range w.op.Issued() {
+			if strings.Contains(r.RequestURI, secret) {
+				w.t.Errorf("the upstream got a secret in a URL: %s", r.RequestURI)
+			}
+		}
+	}
+}
+
 // caddy loads a configuration: one site on loopback, with the given
 // directives. $OP and $UPSTREAM stand for the addresses of both. Global
 // options come before a line "---".
 func (w *world) caddy(directives string) {
 	w.t.Helper()
-	if err := w.load(directives); err != nil {
+	if err := w.load("http://127.0.0.1:0", directives); err != nil {
 		w.t.Fatal(err)
 	}
+	w.site = "http://" + listenAddress(w.t)
 }
 
-func (w *world) load(directives string) error {
+// caddyTLS is caddy for a site with a name, https://app.test.
+func (w *world) caddyTLS(directives string) {
+	w.t.Helper()
+	certificate, key := writeCertificate(w.t, w.dir)
+	global, rest, ok := strings.Cut(directives, "\n---\n")
+	if !ok {
+		global, rest = "", directives
+	}
+	directives = global + "\n---\n" + fmt.Sprintf("tls %q %q\n", certificate, key) + rest
+	if err := w.load("https://app.test:0", directives); err != nil {
+		w.t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(listenAddress(w.t), ":")
+	w.site = "https://app.test:" + port
+}
+
+func (w *world) load(address, directives string) error {
 	global := ""
 	if before, after, ok := strings.Cut(directives, "\n---\n"); ok {
 		global, directives = before, after
@@ -89,12 +159,12 @@ func (w *world) load(directives string) error {
 	%[3]s
 }
 
-http://127.0.0.1:0 {
+%[4]s {
 	bind 127.0.0.1
 	log
-	%[4]s
+	%[5]s
 }
-`, filepath.Join(w.dir, "storage"), w.logFile(), global, directives))
+`, filepath.Join(w.dir, "storage"), w.logFile(), global, address, directives))
 }
 
 // loadFile loads a whole Caddyfile.
@@ -105,11 +175,7 @@ func (w *world) loadFile(text string) error {
 	if err != nil {
 		return err
 	}
-	if err := caddy.Load(config, true); err != nil {
-		return err
-	}
-	w.site = "http://" + listenAddress(w.t)
-	return nil
+	return caddy.Load(config, true)
 }
 
 func listenAddress(t testing.TB) string {
@@ -216,16 +282,19 @@ func (u *upstream) last(t testing.TB) *http.Request {
 
 // browser is a browser with one window.
 type browser struct {
-	t   testing.TB
-	jar http.CookieJar
+	t       testing.TB
+	jar     http.CookieJar
+	secrets []string // the values of all cookies of ours that it got
 }
 
-func newBrowser(t testing.TB) *browser {
+func (w *world) browser() *browser {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return &browser{t: t, jar: jar}
+	b := &browser{t: w.t, jar: jar}
+	w.browsers = append(w.browsers, b)
+	return b
 }
 
 // answer is what a request got.
@@ -254,8 +323,19 @@ var fetched = http.Header{
 	"User-Agent":     {"Mozilla/5.0 test"},
 }
 
-// plain has a transport that adds nothing and reuses nothing.
-var plain = &http.Transport{DisableCompression: true, DisableKeepAlives: true}
+// plain is a transport that adds nothing, reuses nothing, and takes app.test
+// for this machine.
+var plain = &http.Transport{
+	DisableCompression: true,
+	DisableKeepAlives:  true,
+	TLSClientConfig:    &tls.Config{RootCAs: authority().pool},
+	DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if _, port, err := net.SplitHostPort(addr); err == nil {
+			addr = net.JoinHostPort("127.0.0.1", port)
+		}
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	},
+}
 
 // do sends one request with the browser's cookies, keeps those it gets, and
 // follows no redirect.
@@ -274,10 +354,8 @@ func (b *browser) do(method, target string, header http.Header, body string) ans
 
 func (b *browser) send(req *http.Request) answer {
 	b.t.Helper()
-	if b.jar != nil {
-		for _, c := range b.jar.Cookies(req.URL) {
-			req.AddCookie(c)
-		}
+	for _, c := range b.jar.Cookies(req.URL) {
+		req.AddCookie(c)
 	}
 	resp, err := plain.RoundTrip(req)
 	if err != nil {
@@ -288,8 +366,11 @@ func (b *browser) send(req *http.Request) answer {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if b.jar != nil {
-		b.jar.SetCookies(req.URL, resp.Cookies())
+	b.jar.SetCookies(req.URL, resp.Cookies())
+	for _, c := range resp.Cookies() {
+		if strings.Contains(c.Name, "pkce_auth") {
+			b.secrets = append(b.secrets, c.Value)
+		}
 	}
 	return answer{resp, string(data)}
 }
@@ -404,3 +485,30 @@ const basic = `
 	reverse_proxy $UPSTREAM
 `
 
+// eventually waits for something that takes its time.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("in vain waited for: %s", what)
+		}
+	}
+}
+
+// stop stops Caddy before the test ends.
+func stop() error { return caddy.Stop() }
+
+// h2 has the browsers speak HTTP/2 from now on.
+func (w *world) h2() {
+	before := plain
+	plain = before.Clone()
+	plain.ForceAttemptHTTP2 = true
+	w.t.Cleanup(func() { plain = before })
+}
+
+func writeFile(t testing.TB, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

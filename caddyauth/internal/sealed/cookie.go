@@ -21,9 +21,9 @@ type Cookie struct {
 }
 
 // Set adds the cookie with a value that must consist of cookie octets, as
-// base64url does. It lives for maxAge, in whole seconds, at least one.
+// base64url does. It lives for maxAge, rounded up to whole seconds.
 func (c Cookie) Set(h http.Header, value string, maxAge time.Duration) {
-	c.add(h, value, max(1, int(maxAge/time.Second)))
+	c.add(h, value, max(1, int((maxAge+time.Second-1)/time.Second)))
 }
 
 // Delete tells the browser to drop the cookie. It repeats every attribute
