@@ -23,6 +23,8 @@ type authState struct {
 	reason  reason
 	request *http.Request
 	earlier *authState // of another provider
+	root    *authState // the earliest
+	written []string   // of the root: the Set-Cookie lines that are ours
 }
 
 // authVar is where Caddy's variables hold the request's *authState.
@@ -35,6 +37,20 @@ const (
 	resultAnonymous = "anonymous"
 	resultDenied    = "denied"
 )
+
+// setCookies adds to a response the cookies that write makes, and remembers
+// them as ours: another handler of ours may look at the response, and drops
+// what the upstream sets under our names.
+func (a *authState) setCookies(h http.Header, write func(http.Header) error) error {
+	made := http.Header{}
+	if err := write(made); err != nil {
+		return err
+	}
+	lines := made["Set-Cookie"]
+	h["Set-Cookie"] = append(h["Set-Cookie"], lines...)
+	a.root.written = append(a.root.written, lines...)
+	return nil
+}
 
 // String is what {http.vars.pkce_auth} shows.
 func (a *authState) String() string { return a.result }
@@ -50,9 +66,10 @@ func (p *relyingParty) authState(r *http.Request) (a *authState, isNew bool) {
 		}
 	}
 	a = &authState{party: p, cookies: r.Header["Cookie"], request: r, earlier: latest}
+	a.root = a
 	vars[authVar] = a
 	if latest != nil {
-		a.cookies = latest.cookies
+		a.cookies, a.root = latest.cookies, latest.root
 		return a, true
 	}
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)

@@ -39,26 +39,15 @@ func (b *bypass) matches(r *http.Request) bool {
 }
 
 // matchPath compares a path with a pattern as Caddy's path matcher does,
-// except that case counts: "*" at the end is any ending, at the start any
-// beginning, at both anything in between; elsewhere it is any text without a
-// slash.
+// except that case counts: "*" at the end stands for any ending, elsewhere
+// for any text without a slash.
 func matchPath(pattern, requestPath string) bool {
-	prefix, atEnd := strings.CutSuffix(pattern, "*")
-	suffix, atStart := strings.CutPrefix(pattern, "*")
-	inner := strings.Trim(pattern, "*")
-	switch {
-	case strings.ContainsAny(inner, "*?[\\"):
+	prefix, open := strings.CutSuffix(pattern, "*")
+	if strings.ContainsAny(prefix, `*?[\`) {
 		ok, err := path.Match(pattern, requestPath)
 		return ok && err == nil
-	case atStart && atEnd:
-		return strings.Contains(requestPath, inner)
-	case atEnd:
-		return strings.HasPrefix(requestPath, prefix)
-	case atStart:
-		return strings.HasSuffix(requestPath, suffix)
-	default:
-		return requestPath == pattern
 	}
+	return requestPath == prefix || open && strings.HasPrefix(requestPath, prefix)
 }
 
 // ambiguousURL reports whether servers may see another path in a URL than the
@@ -101,7 +90,7 @@ func checkBypassPath(pattern string) error {
 	switch {
 	case strings.Trim(pattern, "/*") == "":
 		return fmt.Errorf("%q would let every request pass", pattern)
-	case !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*"):
+	case !strings.HasPrefix(pattern, "/"):
 		return fmt.Errorf("%q must begin with a slash", pattern)
 	case strings.ContainsAny(pattern, "{}"):
 		return fmt.Errorf("%q: placeholders do not work here: use a matcher", pattern)

@@ -50,7 +50,10 @@ func (p *relyingParty) serveCallback(w http.ResponseWriter, r *http.Request) err
 	if err := p.logins.complete(state, names.login, a.cookies, p.now()); err != nil {
 		return p.leadOn(w, r, state, response, err)
 	}
-	loginCookie(state.cookieName(names.login), at.secure()).Delete(w.Header())
+	_ = a.setCookies(w.Header(), func(h http.Header) error {
+		loginCookie(state.cookieName(names.login), at.secure()).Delete(h)
+		return nil
+	})
 
 	flight, first := p.shared.callbacks.begin(state.id, p.now())
 	if first {
@@ -133,7 +136,7 @@ func (p *relyingParty) noteOpaqueToken(grant *rp.Grant) {
 // sends it to where its user wanted to go.
 func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, returnTo string, at origin) error {
 	a, _ := p.authState(r)
-	if err := p.sessions.of(at.secure()).Save(r.Context(), w.Header(), a.cookies, s); err != nil {
+	if err := p.save(w.Header(), r, a, s); err != nil {
 		return p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: returnTo})
 	}
 	p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))

@@ -42,7 +42,9 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, return
 		return p.fail(w, r, failure{reason: reasonMisconfigured, err: err})
 	}
 	a, _ := p.authState(r)
-	if err := p.logins.write(w.Header(), state, p.site.cookies(at.secure()), at.secure(), a.cookies); err != nil {
+	if err := a.setCookies(w.Header(), func(h http.Header) error {
+		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)
+	}); err != nil {
 		return p.fail(w, r, failure{reason: reasonInternal, err: err})
 	}
 	skipAccessLog(r) // the Location holds the state

@@ -27,7 +27,7 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 		subject = s.Subject
 	}
 	for _, keeper := range []session.Keeper{p.sessions.https, p.sessions.http} {
-		if err := keeper.Delete(r.Context(), w.Header(), a.cookies); err != nil {
+		if err := a.setCookies(w.Header(), func(h http.Header) error { return keeper.Delete(r.Context(), h, a.cookies) }); err != nil {
 			return p.fail(w, r, failure{reason: reasonSessionUnavailable, err: fmt.Errorf("ending the session: %w", err)})
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -265,20 +264,24 @@ func (p *relyingParty) load(r *http.Request, cookies []string) (*session.Session
 	return s, nil
 }
 
-// renew sets the session's idle clock back when that is due, and returns the
-// Set-Cookie lines that it takes. A session that cannot be renewed just ends
-// when it would have.
-func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) []string {
+// renew sets the session's idle clock back when that is due. A session that
+// cannot be renewed just ends when it would have.
+func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
 	renewed, due := p.sessions.limits.Renew(a.session, p.now())
 	if !due {
-		return nil
+		return
 	}
-	secure, _ := p.site.origins.secure(r)
-	before := len(h["Set-Cookie"])
-	if err := p.sessions.of(secure).Save(r.Context(), h, a.cookies, renewed); err != nil {
+	if err := p.save(h, r, a, renewed); err != nil {
 		p.logger.Warn("session cannot be renewed", zap.String("provider", p.name), zap.Error(err))
 	}
-	return slices.Clone(h["Set-Cookie"][before:])
+}
+
+// save keeps a session, and gives the browser what it needs to come back.
+func (p *relyingParty) save(h http.Header, r *http.Request, a *authState, s *session.Session) error {
+	secure, _ := p.site.origins.secure(r)
+	return a.setCookies(h, func(h http.Header) error {
+		return p.sessions.of(secure).Save(r.Context(), h, a.cookies, s)
+	})
 }
 
 // errTokenExpired says that the session's access token is over.

@@ -18,10 +18,9 @@ import (
 // caching is for nobody else's.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	own           func(cookie string) bool
-	keep          []string // Set-Cookie lines that are our own
-	authenticated bool
-	wroteHeader   bool
+	own         func(cookie string) bool
+	auth        *authState
+	wroteHeader bool
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -61,20 +60,23 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (w *responseWriter) adjust(h http.Header) {
-	if lines := h["Set-Cookie"]; len(lines) > len(w.keep) {
-		h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool {
+	written := w.auth.root.written
+	if lines, ok := h["Set-Cookie"]; ok {
+		lines = slices.DeleteFunc(lines, func(line string) bool {
 			name, _, _ := strings.Cut(line, "=")
-			return w.own(strings.TrimSpace(name)) && !slices.Contains(w.keep, line)
+			return w.own(strings.TrimSpace(name)) && !slices.Contains(written, line)
 		})
-		if len(h["Set-Cookie"]) == 0 {
+		if h["Set-Cookie"] = lines; len(lines) == 0 {
 			delete(h, "Set-Cookie")
 		}
 	}
 	switch {
-	case len(w.keep) > 0:
+	case len(written) > 0:
 		h["Cache-Control"] = []string{"private, no-store"}
-		h.Add("Vary", "Cookie")
-	case w.authenticated && h["Cache-Control"] == nil && h["Expires"] == nil:
+		if !slices.Contains(h["Vary"], "Cookie") {
+			h.Add("Vary", "Cookie")
+		}
+	case w.auth.session != nil && h["Cache-Control"] == nil && h["Expires"] == nil:
 		h["Cache-Control"] = []string{"private"}
 	}
 }

@@ -183,11 +183,10 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 // taken off again: Caddy runs its error routes with the same headers, and a
 // token must not reach an error page's upstream (K2).
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, next caddyhttp.Handler) error {
-	rw := &responseWriter{own: h.own}
+	rw := &responseWriter{own: h.own, auth: a}
 	rw.ResponseWriter = w
 	if a.session != nil {
-		rw.authenticated = true
-		rw.keep = h.party.renew(w.Header(), r, a)
+		h.party.renew(w.Header(), r, a)
 		r.Header["Authorization"] = []string{"Bearer " + a.session.AccessToken.Reveal()}
 	}
 	h.setIdentityHeaders(r)

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type world struct {
 	site     string // the origin of the site, once Caddy runs
 	browsers []*browser
 	expect   []string // secrets that a test itself brings
+	exempt   string   // lines of the log that hold this are not searched for secrets
 }
 
 func newWorld(t testing.TB) *world { return newWorldWith(t, provider.Config{}) }
@@ -79,6 +81,9 @@ func (w *world) keptItsSecrets() {
 		secrets = append(secrets, b.secrets...)
 	}
 	log := w.log()
+	if w.exempt != "" {
+		log = regexp.MustCompile("(?m)^.*"+regexp.QuoteMeta(w.exempt)+".*$").ReplaceAllString(log, "")
+	}
 	for _, secret := range secrets {
 		if len(secret) < 8 {
 			continue
@@ -90,6 +95,8 @@ func (w *world) keptItsSecrets() {
 	}
 }
 
+var ourCookie = regexp.MustCompile(`(^|[; ])(__[A-Za-z-]+-)?pkce_auth[=._]`)
+
 // keptItsCookies is A85 and R19g, checked after every test: no cookie of ours
 // reached the upstream, whatever the path.
 func (w *world) keptItsCookies() {
@@ -97,7 +104,7 @@ func (w *world) keptItsCookies() {
 	defer w.upstream.mu.Unlock()
 	for _, r := range w.upstream.requests {
 		for _, line := range r.Header["Cookie"] {
-			if strings.Contains(line, "pkce_auth") {
+			if ourCookie.MatchString(line) {
 				w.t.Errorf("%s %s: the upstream got our cookies: %s", r.Method, r.RequestURI, line)
 			}
 		}
@@ -124,12 +131,7 @@ func (w *world) caddy(directives string) {
 func (w *world) caddyTLS(directives string) {
 	w.t.Helper()
 	certificate, key := writeCertificate(w.t, w.dir)
-	global, rest, ok := strings.Cut(directives, "\n---\n")
-	if !ok {
-		global, rest = "", directives
-	}
-	directives = global + "\n---\n" + fmt.Sprintf("tls %q %q\n", certificate, key) + rest
-	if err := w.load("https://app.test:0", directives); err != nil {
+	if err := w.load("https://app.test:0", directives+fmt.Sprintf("\ntls %q %q\n", certificate, key)); err != nil {
 		w.t.Fatal(err)
 	}
 	_, port, _ := strings.Cut(listenAddress(w.t), ":")
@@ -138,8 +140,13 @@ func (w *world) caddyTLS(directives string) {
 
 func (w *world) load(address, directives string) error {
 	global := ""
-	if before, after, ok := strings.Cut(directives, "\n---\n"); ok {
-		global, directives = before, after
+	if at := dashes.FindStringIndex(directives); at != nil {
+		global, directives = directives[:at[0]], directives[at[1]:]
+	}
+	if strings.Contains(global, "servers {") {
+		global = strings.Replace(global, "servers {", "servers {\ntrace", 1)
+	} else {
+		global += "\nservers {\ntrace\n}"
 	}
 	return w.loadFile(fmt.Sprintf(`{
 	admin off
@@ -152,9 +159,6 @@ func (w *world) load(address, directives string) error {
 		}
 		format json
 		level DEBUG
-	}
-	servers {
-		trace
 	}
 	%[3]s
 }
@@ -192,6 +196,9 @@ func listenAddress(t testing.TB) string {
 	t.Fatal("Caddy listens nowhere")
 	return ""
 }
+
+// dashes stand between global options and directives.
+var dashes = regexp.MustCompile(`\n\s*---\n`)
 
 func (w *world) logFile() string { return filepath.Join(w.dir, "caddy.log") }
 
@@ -510,5 +517,33 @@ func writeFile(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// copyJar copies the cookies of a site into a jar of its own.
+func copyJar(t testing.TB, from http.CookieJar, site string) http.CookieJar {
+	t.Helper()
+	u, err := url.Parse(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jar.SetCookies(u, from.Cookies(u))
+	return jar
+}
+
+// evict drops a browser's cookies for a site.
+func evict(t testing.TB, b *browser, site string) {
+	t.Helper()
+	u, err := url.Parse(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range b.jar.Cookies(u) {
+		c.MaxAge = -1
+		b.jar.SetCookies(u, []*http.Cookie{c})
 	}
 }
