@@ -163,7 +163,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil && !errors.Is(err, session.ErrNone) && !bypassed {
 		return h.party.fail(w, r, failure{reason: reasonSessionUnavailable, err: err})
 	}
-	d := decide(h.Unauthorized, s != nil, bypassed, kindOf(r))
+	kind := background
+	if s == nil { // else it makes no difference
+		kind = kindOf(r)
+	}
+	d := decide(h.Unauthorized, s != nil, bypassed, kind)
 	if c := h.logger.Check(zapcore.DebugLevel, "decided"); c != nil {
 		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", err))
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 // one provider. All handlers of a configuration that mean the same provider
 // share it.
 type relyingParty struct {
-	name     string // in the configuration; for an inline provider, derived
+	name     string // in the configuration; of an inline provider, the issuer's host
 	client   *rp.Client
 	params   map[string]string // of the authorization request, with placeholders
 	site     site
@@ -94,8 +95,8 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 		site:   site{endpoints: newEndpoints(cfg, name)},
 	}
 	cookieStem := stem(name, issuer, clientID)
-	if name == "" {
-		p.name = strings.TrimPrefix(cookieStem, "pkce_auth_")
+	if u, err := url.Parse(issuer); name == "" && err == nil {
+		p.name = u.Host
 	}
 	p.site.https = cfg.Session.names(cookieStem, true)
 	p.site.http = cfg.Session.names(cookieStem, false)

@@ -127,18 +127,12 @@ func (p *relyingParty) scrub(r *http.Request) {
 // scrubConnection removes the tokens of Connection that name a header of
 // ours, in any case, on any line (A15).
 func (p *relyingParty) scrubConnection(h http.Header, lines []string) {
-	ours := func(token string) bool {
-		token = textproto.TrimString(token)
-		return p.headers.has(token) || strings.EqualFold(token, "Cookie")
-	}
-	if !slices.ContainsFunc(lines, func(line string) bool {
-		return slices.ContainsFunc(strings.Split(line, ","), ours)
-	}) {
+	if !slices.ContainsFunc(lines, p.namesOurs) {
 		return
 	}
 	var kept []string
 	for _, line := range lines {
-		tokens := slices.DeleteFunc(strings.Split(line, ","), ours)
+		tokens := slices.DeleteFunc(strings.Split(line, ","), p.namesOurs)
 		if len(tokens) > 0 {
 			kept = append(kept, strings.Join(tokens, ","))
 		}
@@ -146,6 +140,19 @@ func (p *relyingParty) scrubConnection(h http.Header, lines []string) {
 	if h["Connection"] = kept; len(kept) == 0 {
 		delete(h, "Connection")
 	}
+}
+
+// namesOurs reports whether a Connection header line names a header of ours.
+func (p *relyingParty) namesOurs(line string) bool {
+	for line != "" {
+		var token string
+		token, line, _ = strings.Cut(line, ",")
+		token = textproto.TrimString(token)
+		if p.headers.has(token) || strings.EqualFold(token, "Cookie") {
+			return true
+		}
+	}
+	return false
 }
 
 // scrubTrailers keeps identity headers out of the request's trailers, which
@@ -185,16 +192,16 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, next caddyhttp.Handler) error {
 	rw := &responseWriter{own: h.own, auth: a}
 	rw.ResponseWriter = w
-	if a.session != nil {
-		h.party.renew(w.Header(), r, a)
-		r.Header["Authorization"] = []string{"Bearer " + a.session.AccessToken.Reveal()}
-	}
-	h.setIdentityHeaders(r)
 	if kept := sealed.Strip(a.cookies, h.own); len(kept) > 0 {
 		r.Header["Cookie"] = kept
 	} else {
 		delete(r.Header, "Cookie")
 	}
+	if a.session != nil {
+		h.party.renew(w.Header(), r, a)
+		r.Header["Authorization"] = []string{a.session.Authorization()}
+	}
+	h.setIdentityHeaders(r)
 	err := next.ServeHTTP(rw, r)
 	if err != nil {
 		delete(r.Header, "Authorization")

@@ -103,7 +103,7 @@ func decode(data []byte) (*Session, error) {
 			return nil, fmt.Errorf("%w: claims: %w", errCodec, err)
 		}
 	}
-	s.AccessToken = readToken(r)
+	s.setToken(readToken(r))
 	s.TokenExpiry = r.Time()
 	s.Scope = r.Text()
 	s.Created = r.Time()
@@ -162,13 +162,13 @@ func writeToken(w *sealed.Writer, token rp.Secret) {
 	}
 }
 
-func readToken(r *sealed.Reader) rp.Secret {
+func readToken(r *sealed.Reader) string {
 	if r.Number() == tokenAsIs {
-		return rp.NewSecret(r.Text())
+		return r.Text()
 	}
 	var parts [3]string
 	for i := range parts {
 		parts[i] = segment.EncodeToString([]byte(r.Text()))
 	}
-	return rp.NewSecret(strings.Join(parts[:], "."))
+	return strings.Join(parts[:], ".")
 }

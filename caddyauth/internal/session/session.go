@@ -39,6 +39,10 @@ type Session struct {
 	AccessToken rp.Secret
 	TokenExpiry time.Time
 
+	// bearer is "Bearer " and the access token, made once: it is needed with
+	// every request.
+	bearer rp.Secret
+
 	// Scope is what the provider granted; empty means what was asked for.
 	Scope string
 
@@ -55,18 +59,29 @@ type Session struct {
 func New(grant *rp.Grant, token *rp.IDToken, now time.Time) *Session {
 	s := &Session{
 		ID:          rand.Text(),
-		AccessToken: grant.AccessToken,
 		TokenExpiry: grant.Expiry,
 		Scope:       grant.Scope,
 		Created:     now,
 		Seen:        now,
 	}
+	s.setToken(grant.AccessToken.Reveal())
 	if token != nil {
 		s.Subject, s.Claims = token.Subject, token.Claims
 		s.ProviderID, _ = token.Claims.Text("sid")
 	}
 	return s
 }
+
+// setToken sets the access token. Both secrets share their memory.
+func (s *Session) setToken(token string) {
+	const scheme = "Bearer "
+	bearer := scheme + token
+	s.bearer, s.AccessToken = rp.NewSecret(bearer), rp.NewSecret(bearer[len(scheme):])
+}
+
+// Authorization is the value of the Authorization header that carries the
+// access token (RFC 6750 section 2.1).
+func (s *Session) Authorization() string { return s.bearer.Reveal() }
 
 // TokenAlive reports whether the access token may still be used.
 func (s *Session) TokenAlive(now time.Time) bool { return now.Before(s.TokenExpiry) }

@@ -110,7 +110,10 @@ func TestCodecRoundTrip(t *testing.T) {
 			if got.AccessToken.Reveal() != token {
 				t.Errorf("token: got %q, want %q", got.AccessToken.Reveal(), token)
 			}
-			got.AccessToken, want.AccessToken = rp.Secret{}, rp.Secret{}
+			if got.Authorization() != "Bearer "+token {
+				t.Errorf("Authorization: got %q", got.Authorization())
+			}
+			got.AccessToken, want.AccessToken, got.bearer, want.bearer = rp.Secret{}, rp.Secret{}, rp.Secret{}, rp.Secret{}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}

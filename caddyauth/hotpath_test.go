@@ -1,0 +1,95 @@
+package caddyauth
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// token2k is an access token of some 2 kB, as a JWT with permissions.
+var token2k = func() string {
+	var permissions []string
+	for i := range 70 {
+		permissions = append(permissions, fmt.Sprintf(`"%s:%s%d"`, []string{"read", "write"}[i%2], []string{"orders", "invoices", "customers"}[i%3], i))
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	return b64([]byte(`{"alg":"RS256","typ":"at+jwt"}`)) + "." +
+		b64([]byte(`{"iss":"https://op.test","aud":"https://api.test","permissions":[`+strings.Join(permissions, ",")+`]}`)) + "." + b64(make([]byte, 256))
+}()
+
+var nop = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+
+// hotRequests makes requests with a live session, as they come from Caddy's
+// server. Each serves once, for the handler changes it.
+func hotRequests(cookies []string, n int) []*http.Request {
+	requests := make([]*http.Request, n)
+	for i := range requests {
+		requests[i] = newRequest("GET", "https://app.test/page?x=1", http.Header{
+			"Cookie": {cookies[0]}, "Accept": {"text/html"}, "User-Agent": {"Mozilla/5.0"}, "Connection": {"keep-alive"},
+			"Accept-Encoding": {"gzip"}, "Accept-Language": {"en"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"},
+		})
+	}
+	return requests
+}
+
+// BenchmarkHotPath is the price of the middleware alone: a request with a
+// live session, whose cookie was opened before, and a 2 kB access token.
+func BenchmarkHotPath(b *testing.B) {
+	for name, config := range map[string]string{
+		"plain":   inlineProvider,
+		"headers": `{"inline":{"issuer":"https://op.test","client_id":"public"},"header_up":{"X-Auth-Sub":"{http.auth.user.id}","X-Auth-Groups":"{http.auth.user.groups}"}}`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			h := newHandler(b, config)
+			cookies := sessionCookies(b, h, token2k)
+			w := httptest.NewRecorder()
+			b.ReportAllocs()
+			var requests []*http.Request
+			for b.Loop() {
+				if len(requests) == 0 {
+					b.StopTimer()
+					requests = hotRequests(cookies, 1024)
+					b.StartTimer()
+				}
+				if err := h.ServeHTTP(w, requests[0], nop); err != nil {
+					b.Fatal(err)
+				}
+				requests = requests[1:]
+			}
+		})
+	}
+}
+
+// The allocations of the hot path are exact, so they are held here: more than
+// these fail the build. Time is measured, never asserted.
+func TestHotPathAllocations(t *testing.T) {
+	const runs, limit = 1000, 8
+	h := newHandler(t, inlineProvider)
+	requests := hotRequests(sessionCookies(t, h, token2k), runs+1)
+	w := httptest.NewRecorder()
+	forwarded := 0
+	next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("Authorization") == "Bearer "+token2k && r.Header["Cookie"] == nil {
+			forwarded++
+		}
+		return nil
+	})
+	allocations := testing.AllocsPerRun(runs, func() {
+		if err := h.ServeHTTP(w, requests[0], next); err != nil {
+			t.Fatal(err)
+		}
+		requests = requests[1:]
+	})
+	t.Logf("%v allocations", allocations)
+	if allocations > limit {
+		t.Errorf("got %v allocations, want at most %d", allocations, limit)
+	}
+	if forwarded != runs+1 {
+		t.Errorf("only %d of %d requests were forwarded with their token", forwarded, runs+1)
+	}
+}
