@@ -28,7 +28,6 @@ type outcome struct {
 // the URL, and the address bar keep it, code and all (F20, A58). What failed
 // is said at the error endpoint.
 func (p *relyingParty) serveCallback(w http.ResponseWriter, r *http.Request) error {
-	skipAccessLog(r)
 	response, err := rp.ParseAuthResponse(r.URL.RawQuery)
 	if err != nil {
 		return p.failCallback(w, r, failure{reason: reasonMalformed, err: err})

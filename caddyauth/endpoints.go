@@ -13,6 +13,7 @@ import (
 type endpoint struct {
 	methods []string
 	serve   func(*relyingParty, http.ResponseWriter, *http.Request) error
+	secret  bool // its URL holds secrets, which must not get into Caddy's logs
 }
 
 // endpoints are the paths that a provider answers itself. They are compared
@@ -55,11 +56,11 @@ func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
 	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
-		callback:               {get, (*relyingParty).serveCallback},
-		prefix + pathLogin:     {get, (*relyingParty).serveLogin},
-		prefix + pathLogout:    {[]string{http.MethodGet, http.MethodPost}, (*relyingParty).serveLogout},
-		prefix + pathSignedOut: {get, (*relyingParty).serveSignedOut},
-		prefix + pathError:     {get, (*relyingParty).serveError},
+		callback:               {methods: get, serve: (*relyingParty).serveCallback, secret: true},
+		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
+		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout},
+		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
+		prefix + pathError:     {methods: get, serve: (*relyingParty).serveError},
 	}}
 }
 
@@ -81,8 +82,15 @@ func (e *endpoints) has(path string) bool {
 // serveEndpoint answers a request for one of our endpoints.
 func (p *relyingParty) serveEndpoint(e endpoint, w http.ResponseWriter, r *http.Request) error {
 	authored(w.Header())
+	if e.secret {
+		skipAccessLog(r)
+	}
 	if !slices.Contains(e.methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(e.methods, ", "))
+		if e.secret { // and no error, whose log line would hold the URL
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return nil
+		}
 		return p.fail(w, r, failure{reason: reasonMethod})
 	}
 	return e.serve(p, w, r)

@@ -547,3 +547,12 @@ func evict(t testing.TB, b *browser, site string) {
 		b.jar.SetCookies(u, []*http.Cookie{c})
 	}
 }
+
+// noCookies is a jar without cookies.
+func (w *world) noCookies() http.CookieJar {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return jar
+}
