@@ -108,7 +108,7 @@ func (p *relyingParty) signedOutPage() page {
 func (p *relyingParty) askLogoutPage() page {
 	return page{
 		Title: "Sign out?",
-		Text:  "Another page sent you here. Do you want to end your session on this site?",
+		Text:  "This ends your session on this site.",
 		Post:  &post{Action: p.site.endpoints.prefix + pathLogout, Label: "Sign out"},
 		Links: []link{{"/", "Stay signed in"}},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,6 +156,7 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 	c.Auth = rp.AuthMethod(cfg.ClientAuth)
 	c.ClockSkew = time.Duration(cfg.ClockSkew)
 	c.Scopes = defaultScopes
+	p.warnOfLiterals("client_secret", cfg.ClientSecret)
 	if c.Secret = secretReader(cfg.ClientSecret); c.Secret != nil {
 		if _, err := c.Secret(); err != nil {
 			return misconfigured("client_secret", "%v", err)
@@ -231,6 +233,7 @@ func (p *relyingParty) keyring(texts []string) (*sealed.Keyring, error) {
 		})
 		return sealed.NewKeyring(p.shared.secret[:])
 	}
+	p.warnOfLiterals("cookie_secret", texts...)
 	secrets := make([][]byte, len(texts))
 	for i, text := range texts {
 		resolved, err := resolve(text)
@@ -246,6 +249,18 @@ func (p *relyingParty) keyring(texts []string) (*sealed.Keyring, error) {
 		return nil, misconfigured("cookie_secret", "%v", err)
 	}
 	return keyring, nil
+}
+
+// warnOfLiterals says that a secret is written into the configuration, which
+// Caddy shows at its admin endpoint, saves, and logs at debug level.
+func (p *relyingParty) warnOfLiterals(option string, secrets ...string) {
+	if !slices.ContainsFunc(secrets, func(s string) bool { return s != "" && !hasPlaceholder(s) }) {
+		return
+	}
+	p.app.onStart(func() {
+		p.logger.Warn("a secret stands in the configuration, where Caddy shows, saves and logs it",
+			zap.String("option", option), zap.String("provider", p.name), zap.String("hint", "write it as {env.NAME} or {file./path}"))
+	})
 }
 
 // load returns the session that a request's cookies stand for, if it may be

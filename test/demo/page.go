@@ -38,7 +38,7 @@ func describe(r *http.Request, token string) view {
 	for name, values := range r.Header {
 		value := strings.Join(values, ", ")
 		if name == "Authorization" {
-			value = "Bearer … (the access token, shown below by its claims)"
+			value = "Bearer … (the access token, its claims are above)"
 		}
 		v.Headers = append(v.Headers, header{name, value})
 	}

@@ -40,6 +40,10 @@ func TestK4A57A123SecretsInConfigAndLog(t *testing.T) {
 			w.caddy(directives)
 			w.browser().login(w, "/")
 			w.logged(`"logger":"http.log.trace"`, `"msg":"pkce_auth"`, `"client_id":"confidential"`)
+			warned := strings.Contains(w.log(), "a secret stands in the configuration")
+			if warned != (name == "as they are") {
+				t.Errorf("warned of secrets in the configuration: %v", warned)
+			}
 			adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte("http://127.0.0.1:0 {\n"+strings.ReplaceAll(directives, "$OP", w.op.URL)+"\n}"), nil)
 			if err != nil {
 				t.Fatal(err)

@@ -1,0 +1,78 @@
+// A real, certified OpenID Provider on loopback, for the end-to-end tests.
+//
+// It listens on a port that the kernel chooses and prints it as the first
+// line; then it reads one line, the relying party's origins as a JSON list,
+// and serves. It ends when its standard input does.
+import * as http from 'node:http';
+import * as readline from 'node:readline';
+import { generateKeyPairSync } from 'node:crypto';
+import { Provider } from 'oidc-provider';
+
+const secret = 'secret-secret-secret-secret-secret';
+
+const server = http.createServer();
+server.listen(0, '127.0.0.1', () => console.log(JSON.stringify({ port: server.address().port })));
+
+const input = readline.createInterface({ input: process.stdin });
+input.once('line', (line) => serve(JSON.parse(line)));
+input.once('close', () => process.exit(0));
+
+function key(type, options, extra) {
+  return { ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), use: 'sig', ...extra };
+}
+
+function serve(origins) {
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const client = {
+    redirect_uris: origins.map((origin) => `${origin}/oauth2/callback`),
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    application_type: 'web',
+  };
+  const provider = new Provider(issuer, {
+    clients: [
+      { ...client, client_id: 'public', token_endpoint_auth_method: 'none' },
+      { ...client, client_id: 'basic', client_secret: secret, token_endpoint_auth_method: 'client_secret_basic' },
+      { ...client, client_id: 'post', client_secret: secret, token_endpoint_auth_method: 'client_secret_post' },
+      { ...client, client_id: 'es256', token_endpoint_auth_method: 'none', id_token_signed_response_alg: 'ES256' },
+    ],
+    jwks: {
+      keys: [
+        key('rsa', { modulusLength: 2048 }, { alg: 'RS256', kid: 'rsa' }),
+        key('ec', { namedCurve: 'P-256' }, { alg: 'ES256', kid: 'ec' }),
+      ],
+    },
+    enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256'] },
+    scopes: ['openid', 'offline_access', 'profile', 'email', 'read', 'write'],
+    claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name', 'groups'] },
+    conformIdTokenClaims: false, // put the claims of the scopes into the ID token
+    pkce: { required: () => true },
+    extraParams: ['audience', 'connection'],
+    findAccount: (_ctx, id) => ({
+      accountId: id,
+      claims: () => ({
+        sub: id, name: `User ${id}`, email: `${id}@example.test`, email_verified: true, groups: ['staff', 'admin'],
+      }),
+    }),
+    cookies: { keys: ['a key for tests'] },
+    features: {
+      devInteractions: { enabled: true }, // its own login form
+      resourceIndicators: {
+        enabled: true,
+        // Auth0's `audience` as well as RFC 8707's `resource`
+        defaultResource: (ctx, _client, oneOf) => oneOf ?? ctx.oidc.params?.audience,
+        useGrantedResource: () => true,
+        getResourceServerInfo: (_ctx, resource) => ({
+          scope: 'read write', audience: resource, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } },
+        }),
+      },
+    },
+  });
+  for (const event of ['authorization.success', 'authorization.error', 'grant.success', 'grant.error', 'server_error']) {
+    provider.on(event, (ctx, err) => console.log(JSON.stringify({
+      event, client: ctx?.oidc?.client?.clientId, error: err instanceof Error ? `${err.message}: ${err.error_description ?? ''}` : undefined,
+    })));
+  }
+  server.on('request', provider.callback());
+  console.log(JSON.stringify({ issuer }));
+}
