@@ -2,6 +2,7 @@ package caddyauth
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -250,7 +251,7 @@ func (p *parser) declared() (declared, error) {
 		return declared{name: name, cfg: cfg}, nil
 	}
 	if name == defaultProvider {
-		return declared{}, fmt.Errorf("there is no provider: write pkce_auth <issuer> <client_id>, or declare one in the global option pkce_auth")
+		return declared{}, errors.New("there is no provider: write pkce_auth <issuer> <client_id>, or declare one in the global option pkce_auth")
 	}
 	var names []string
 	for known := range app.Providers {
@@ -275,7 +276,7 @@ func (p *parser) endpointRoute(d declared) []httpcaddyfile.ConfigValue {
 // about, if that is known, else of the directive.
 func (p *parser) locate(err error, directive caddyfile.Token) error {
 	at := directive
-	if ce, ok := err.(*configError); ok {
+	if ce, ok := errors.AsType[*configError](err); ok {
 		if token, ok := p.given[ce.option]; ok {
 			at = token
 		}

@@ -140,9 +140,18 @@ func TestMatchPath(t *testing.T) {
 		pattern, path string
 		want          bool
 	}{
-		{"/healthz", "/healthz", true}, {"/healthz", "/healthz/", false}, {"/healthz", "/Healthz", false}, {"/healthz", "/healthzx", false},
-		{"/static/*", "/static/", true}, {"/static/*", "/static/a/b", true}, {"/static/*", "/static", false}, {"/static/*", "/Static/x", false},
-		{"/a/*/c", "/a/b/c", true}, {"/a/*/c", "/a/b/b/c", false}, {"/img-*", "/img-1.png", true}, {"/a?c", "/abc", true},
+		{"/healthz", "/healthz", true},
+		{"/healthz", "/healthz/", false},
+		{"/healthz", "/Healthz", false},
+		{"/healthz", "/healthzx", false},
+		{"/static/*", "/static/", true},
+		{"/static/*", "/static/a/b", true},
+		{"/static/*", "/static", false},
+		{"/static/*", "/Static/x", false},
+		{"/a/*/c", "/a/b/c", true},
+		{"/a/*/c", "/a/b/b/c", false},
+		{"/img-*", "/img-1.png", true},
+		{"/a?c", "/abc", true},
 	} {
 		if got := matchPath(tc.pattern, tc.path); got != tc.want {
 			t.Errorf("%s, %s: got %v", tc.pattern, tc.path, got)

@@ -77,7 +77,6 @@ func TestRequestedK11(t *testing.T) {
 		"/oauth2/logout":    "/",
 		"/?next=//evil.com": "/?next=//evil.com",
 	} {
-		r := newRequest("GET", "https://app.test/", nil)
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
 			if want != "/" {
@@ -85,8 +84,7 @@ func TestRequestedK11(t *testing.T) {
 			}
 			continue
 		}
-		r = newRequestWithURL(u)
-		if got := p.requested(r, appTest); got != want && !strings.HasSuffix(got, want) {
+		if got := p.requested(newRequestWithURL(u), appTest); got != want && !strings.HasSuffix(got, want) {
 			t.Errorf("%s: got %q, want %q", target, got, want)
 		}
 	}

@@ -84,12 +84,21 @@ func (s *headerSet) has(name string) bool {
 			return false
 		}
 		for i := range len(own) {
-			if c := name[i]; c != own[i] && c|0x20 != own[i]|0x20 && !(own[i] == '-' && (c == '_' || c == '.')) {
+			if !alike(own[i], name[i]) {
 				return false
 			}
 		}
 		return true
 	})
+}
+
+// alike compares a character of one of our header names with one of a
+// client's.
+func alike(own, c byte) bool {
+	if own == '-' {
+		return c == '-' || c == '_' || c == '.'
+	}
+	return c|0x20 == own|0x20
 }
 
 // enter begins our part of a request: it finds or makes what we know of it,

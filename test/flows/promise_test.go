@@ -51,11 +51,12 @@ func TestPromise1NothingPassesWithoutASession(t *testing.T) {
 		}
 		before := w.upstream.count()
 		request := fmt.Sprintf("%s %s HTTP/1.1\nHost: $HOST\n%s\nConnection: close\n", method, target, header)
-		if strings.HasSuffix(header, "\n0\n") {
+		switch {
+		case strings.HasSuffix(header, "\n0\n"):
 			request = fmt.Sprintf("%s %s HTTP/1.1\nHost: $HOST\nConnection: close\nCookie: %s\nTransfer-Encoding: chunked\n\n0\n\n", method, target, cookie)
-		} else if cookie != "" {
+		case cookie != "":
 			request += "Cookie: " + cookie + "\n\n"
-		} else {
+		default:
 			request += "\n"
 		}
 		w.raw(&browser{t: t, jar: w.noCookies()}, request)

@@ -38,7 +38,7 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if problem := checkRequest(q); problem != "" {
-		p.respond(w, r, redirect, q, url.Values{"error": {"invalid_request"}, "error_description": {problem}})
+		p.respond(w, redirect, q, url.Values{"error": {"invalid_request"}, "error_description": {problem}})
 		return
 	}
 	user := p.cfg.Login
@@ -48,7 +48,7 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if r.PostForm.Has("deny") {
-			p.respond(w, r, redirect, q, url.Values{"error": {"access_denied"}, "error_description": {"The user said no."}})
+			p.respond(w, redirect, q, url.Values{"error": {"access_denied"}, "error_description": {"The user said no."}})
 			return
 		}
 		user = r.PostForm.Get("login")
@@ -69,7 +69,7 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		expires: p.cfg.Now().Add(time.Minute),
 	}
 	p.mu.Unlock()
-	p.respond(w, r, redirect, q, url.Values{"code": {code}})
+	p.respond(w, redirect, q, url.Values{"code": {code}})
 }
 
 func checkRequest(q url.Values) string {
@@ -86,7 +86,7 @@ func checkRequest(q url.Values) string {
 }
 
 // respond sends the browser back, with state and iss (RFC 9207).
-func (p *Provider) respond(w http.ResponseWriter, r *http.Request, to *url.URL, request, response url.Values) {
+func (p *Provider) respond(w http.ResponseWriter, to *url.URL, request, response url.Values) {
 	response.Set("state", request.Get("state"))
 	response.Set("iss", p.URL)
 	if change := p.fault().Callback; change != nil {

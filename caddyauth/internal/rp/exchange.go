@@ -59,7 +59,7 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	if err := c.authenticate(m, header, form); err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequest(http.MethodPost, m.TokenEndpoint, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.TokenEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, fmt.Errorf("%w: token endpoint: not a URL", ErrMisconfigured)
 	}
@@ -67,7 +67,7 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	// was processed, so the code still goes out once.
 	req.Header = header
 	sent := c.Provider.now()
-	resp, err := c.Provider.caller.do(ctx, req, maxTokenResponseSize)
+	resp, err := c.Provider.caller.do(req, maxTokenResponseSize)
 	if err != nil {
 		return nil, err
 	}
@@ -89,9 +89,10 @@ func tokenError(resp *response) error {
 	return statusError(resp.status)
 }
 
-func errorIn(doc claims.Set) error {
-	code, err := doc.Text("error")
-	if err != nil || code == "" {
+// errorIn returns the error that a token response reports, nil if none.
+func errorIn(doc claims.Set) *OAuthError {
+	code, _ := doc.Text("error")
+	if code == "" {
 		return nil
 	}
 	description, _ := doc.Text("error_description")

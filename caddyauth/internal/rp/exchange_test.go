@@ -187,7 +187,7 @@ func TestF10ErrorsHoldNoSecrets(t *testing.T) {
 		"text": func(w http.ResponseWriter, r *http.Request) bool {
 			return provider.Status(500, "text/plain", r.PostForm.Encode())(w, r)
 		},
-		"a cut connection": func(w http.ResponseWriter, r *http.Request) bool { panic(http.ErrAbortHandler) },
+		"a cut connection": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			op := start(t, provider.Config{})

@@ -70,8 +70,8 @@ type response struct {
 // do sends the request and reads the answer. An error means that there is no
 // usable answer: it is ErrUnavailable, and holds nothing of the request's
 // body or query.
-func (c *caller) do(ctx context.Context, req *http.Request, limit int64) (*response, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+func (c *caller) do(req *http.Request, limit int64) (*response, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "caddy-pkce-auth")
@@ -79,7 +79,7 @@ func (c *caller) do(ctx context.Context, req *http.Request, limit int64) (*respo
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, withoutURL(err))
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the answer: %w", ErrUnavailable, withoutURL(err))
@@ -92,11 +92,11 @@ func (c *caller) do(ctx context.Context, req *http.Request, limit int64) (*respo
 
 // get fetches a JSON document.
 func (c *caller) get(ctx context.Context, target string, limit int64) ([]byte, error) {
-	req, err := http.NewRequest(http.MethodGet, target, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, withoutURL(err))
 	}
-	resp, err := c.do(ctx, req, limit)
+	resp, err := c.do(req, limit)
 	if err != nil {
 		return nil, err
 	}

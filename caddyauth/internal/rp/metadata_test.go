@@ -1,6 +1,7 @@
 package rp
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"net/http"
@@ -11,8 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"encoding/json"
 
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )

@@ -32,7 +32,7 @@ func (c Cookie) Set(h http.Header, value string, maxAge time.Duration) {
 func (c Cookie) Delete(h http.Header) { c.add(h, "", -1) }
 
 func (c Cookie) add(h http.Header, value string, maxAge int) {
-	cookie := http.Cookie{
+	cookie := http.Cookie{ //nolint:gosec // Secure is missing on plain-http loopback only
 		Name: c.Name, Value: value, Path: c.Path, Domain: c.Domain, MaxAge: maxAge,
 		Secure: c.Secure, HttpOnly: true, SameSite: c.SameSite,
 	}

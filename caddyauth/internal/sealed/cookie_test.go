@@ -254,7 +254,7 @@ func FuzzCookieHeader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		var want []string
 		collect := func(into *[]string, keep func(string) bool) func(string, int) {
-			return func(name string, size int) {
+			return func(name string, _ int) {
 				if keep(name) {
 					*into = append(*into, name)
 				}
