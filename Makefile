@@ -1,0 +1,72 @@
+# make demo   shows the main job on this machine, with nothing to configure
+# make test   installs what is missing and runs every test there is
+#
+# The rest are parts of `make test`, and tools for working on it.
+
+GO      ?= go
+FUZZTIME ?= 4s
+BIN     := bin
+LINT    := $(BIN)/golangci-lint
+# The tests listen on loopback only, and end what they start.
+TESTFLAGS ?= -race -count=1
+
+.PHONY: help demo test setup vet lint unit noskips fuzz e2e bench fmt build clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
+
+demo:
+	@$(GO) run ./test/demo
+
+test: setup vet lint noskips unit fuzz e2e
+	@echo "all tests passed"
+
+# setup installs what the tests need and the machine has not: as root on
+# Debian by itself, elsewhere it says what to install.
+setup:
+	@./test/setup.sh
+
+vet:
+	$(GO) vet ./...
+	cd test/e2e && $(GO) vet ./...
+
+$(LINT): test/tools/go.mod test/tools/go.sum
+	cd test/tools && $(GO) build -o ../../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+lint: $(LINT)
+	$(LINT) run ./...
+	cd test/e2e && ../../$(LINT) run -c ../../.golangci.yml ./...
+	@diff=$$($(LINT) fmt --diff ./...); if [ -n "$$diff" ]; then echo "$$diff"; echo "run: make fmt"; exit 1; fi
+
+# A test that does not run proves nothing.
+noskips:
+	@if grep -rnE '\b[tbf]\.Skip(f|Now)?\(' --include='*_test.go' .; then echo "tests must run, not skip"; exit 1; fi
+
+unit:
+	$(GO) test $(TESTFLAGS) ./...
+
+# Every fuzz target for a short while; `make fuzz FUZZTIME=30m` for a long one.
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "fuzzing $$target for $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg >$(BIN)/fuzz.log 2>&1 || { cat $(BIN)/fuzz.log; exit 1; }; \
+		done; \
+	done
+
+e2e:
+	cd test/e2e/oidc-provider && npm ci --no-audit --no-fund --loglevel=error
+	cd test/e2e && $(GO) test -count=1 -timeout 15m ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./caddyauth/...
+
+fmt: $(LINT)
+	$(LINT) fmt ./...
+	cd test/e2e && ../../$(LINT) fmt -c ../../.golangci.yml ./...
+
+build:
+	$(GO) build -o $(BIN)/caddy ./cmd/caddy
+
+clean:
+	rm -rf $(BIN) test/e2e/screenshots test/e2e/oidc-provider/node_modules
