@@ -6,6 +6,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -164,7 +165,28 @@ func newWorld(t *testing.T, address, directives string) *world {
 		t.Fatal(err)
 	}
 	w.idp.printed(`"issuer":"(.*)"`)
+	w.ready()
 	return w
+}
+
+// ready waits until logins begin: Caddy may have asked the provider before
+// that was up, and asks again some seconds later.
+func (w *world) ready() {
+	w.t.Helper()
+	client := &http.Client{
+		Timeout:       5 * time.Second,
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if resp, err := client.Get(w.site + "/oauth2/login"); err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusFound {
+				return
+			}
+		}
+	}
+	w.t.Fatal("no login begins")
 }
 
 func (w *world) startCaddy(address, directives string) {

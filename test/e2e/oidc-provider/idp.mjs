@@ -10,7 +10,8 @@ import { Provider } from 'oidc-provider';
 
 const secret = 'secret-secret-secret-secret-secret';
 
-const server = http.createServer();
+let handler = (_req, res) => res.writeHead(503).end(); // until it knows whom it serves
+const server = http.createServer((req, res) => handler(req, res));
 server.listen(0, '127.0.0.1', () => console.log(JSON.stringify({ port: server.address().port })));
 
 const input = readline.createInterface({ input: process.stdin });
@@ -73,6 +74,6 @@ function serve(origins) {
       event, client: ctx?.oidc?.client?.clientId, error: err instanceof Error ? `${err.message}: ${err.error_description ?? ''}` : undefined,
     })));
   }
-  server.on('request', provider.callback());
+  handler = provider.callback();
   console.log(JSON.stringify({ issuer }));
 }
