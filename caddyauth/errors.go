@@ -182,8 +182,9 @@ func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) e
 }
 
 // refuse answers 401: with a challenge (RFC 9110 section 11.6.1), and with
-// where to log in for programs that can send a person there. It sets no
-// cookie and makes no login state, however often it is asked.
+// where to log in, as JSON for programs that can send a person there, as a
+// page for a person. It sets no cookie and makes no login state, however often
+// it is asked.
 func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 	a, _ := p.authState(r)
 	a.reason, a.result = reasonUnauthorized, resultDenied
@@ -193,6 +194,13 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 	public := caddyhttp.Error(http.StatusUnauthorized, errors.New(texts[reasonUnauthorized].title))
 	if errorRouteMatches(r, public) {
 		return public
+	}
+	if kindOf(r) == navigation {
+		f := failure{reason: reasonUnauthorized}
+		if at, err := p.site.origins.of(r); err == nil {
+			f.returnTo = p.requested(r, at)
+		}
+		return p.writePage(w, http.StatusUnauthorized, p.errorPage(f))
 	}
 	return writeJSON(w, http.StatusUnauthorized, map[string]string{"error": string(reasonUnauthorized), "login_url": loginURL})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -115,9 +116,18 @@ func (p *relyingParty) isOurIssuer(ctx context.Context, iss string) bool {
 	return err == nil && iss == metadata.Issuer
 }
 
+// lookAheadAfter leaves this Caddy the time to listen: it may be what stands
+// in front of the provider.
+const lookAheadAfter = 500 * time.Millisecond
+
 // lookAhead fetches the metadata before anybody needs them, and says what is
 // wrong with them.
 func (p *relyingParty) lookAhead(ctx context.Context) {
+	select {
+	case <-time.After(lookAheadAfter):
+	case <-ctx.Done():
+		return
+	}
 	metadata, err := p.client.Provider.Metadata(ctx)
 	if err != nil {
 		if ctx.Err() == nil {

@@ -93,7 +93,11 @@ func (p *relyingParty) errorPage(f failure) page {
 	if f.returnTo != "" && f.returnTo != "/" {
 		again += "?return_to=" + url.QueryEscape(f.returnTo)
 	}
-	shown.Links = []link{{again, "Try again"}, start}
+	label := "Try again"
+	if f.reason == reasonUnauthorized {
+		label = "Log in"
+	}
+	shown.Links = []link{{again, label}, start}
 	return shown
 }
 

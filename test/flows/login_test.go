@@ -448,6 +448,19 @@ func TestIDPS42A105ProviderDown(t *testing.T) {
 	b.login(w, "/still")
 }
 
+// R12: a provider that does not advertise S256 gets it all the same, never
+// plain, and the log says so once.
+func TestR12MetadataWithoutS256(t *testing.T) {
+	w := newWorld(t)
+	w.op.Misbehave(provider.Faults{Metadata: func(doc map[string]any) { doc["code_challenge_methods_supported"] = []string{"plain"} }})
+	w.caddy(basic)
+	w.browser().login(w, "/")
+	if got := w.op.Requests("authorize")[0].Form.Get("code_challenge_method"); got != "S256" {
+		t.Errorf("got %q", got)
+	}
+	w.logged("does not advertise PKCE with S256")
+}
+
 // Several tabs, in any order, each to its own URL (A09, A77).
 func TestA09A77TenTabsInAnyOrder(t *testing.T) {
 	w := newWorld(t)

@@ -121,6 +121,21 @@ func TestUnauthorized(t *testing.T) {
 	}
 }
 
+// A person who is refused reads a page that leads to the login.
+func TestRefusedNavigationShowsAPage(t *testing.T) {
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nunauthorized 401\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	a := b.visit(w.site + "/page?x=1")
+	if a.StatusCode != http.StatusUnauthorized || a.Header["Set-Cookie"] != nil || a.Header.Get("WWW-Authenticate") == "" ||
+		!strings.Contains(a.body, `href="/oauth2/login?return_to=%2fpage%3fx%3d1"`) && !strings.Contains(a.body, `href="/oauth2/login?return_to=%2Fpage%3Fx%3D1"`) {
+		t.Errorf("got status %d, %v and %s", a.StatusCode, a.Header, a.body)
+	}
+	if a = b.open(w.site + "/oauth2/login?return_to=%2Fpage%3Fx%3D1"); a.body != "upstream /page?x=1" {
+		t.Errorf("got %q", a.body)
+	}
+}
+
 // With `pass`, who is not logged in passes without a token, and who is, with
 // one. Login is by the login endpoint.
 func TestUnauthorizedPassWithLogin(t *testing.T) {
