@@ -65,9 +65,9 @@ func BenchmarkHotPath(b *testing.B) {
 	}
 }
 
-// The allocations of the hot path are exact, so they are held here: more than
+// Promise 6: the allocations of the hot path are exact, so they are held here: more than
 // these fail the build. Time is measured, never asserted.
-func TestHotPathAllocations(t *testing.T) {
+func TestPromise6HotPathAllocations(t *testing.T) {
 	const runs, limit = 1000, 8
 	h := newHandler(t, inlineProvider)
 	requests := hotRequests(sessionCookies(t, h, token2k), runs+1)
