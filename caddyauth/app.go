@@ -148,23 +148,26 @@ func fingerprint(cfg *Provider) (string, error) {
 	return hex.EncodeToString(mac.Sum(nil)), nil
 }
 
-// ownCookies returns a function that knows our cookies from others'. It may
-// be called before all providers are at work; the function may not.
-func (a *App) ownCookies() func(name string) bool {
-	stems := sync.OnceValue(a.cookieStems)
-	return func(name string) bool { return ownCookie(name, stems()) }
+// ownCookies may be asked for before all providers are at work; what it
+// returns may not be used before.
+func (a *App) ownCookies() ownCookies {
+	knows := func(secure bool) func(string) bool {
+		custom := sync.OnceValue(func() []cookieNames { return a.customNames(secure) })
+		return func(name string) bool { return isOwnCookie(name, custom()) }
+	}
+	return ownCookies{https: knows(true), http: knows(false)}
 }
 
-// cookieStems are the stems of all providers' cookies that are not called
-// pkce_auth: none of them may reach an upstream, whichever provider guards it.
-func (a *App) cookieStems() []string {
-	var stems []string
+// customNames are the names of those providers' cookies that an operator
+// chose.
+func (a *App) customNames(secure bool) []cookieNames {
+	var custom []cookieNames
 	for _, party := range a.parties {
-		if own := bare(party.site.https.session); !belongs(own, cookieStem) && !slices.Contains(stems, own) {
-			stems = append(stems, own)
+		if names := party.site.cookies(secure); !isOwnCookie(names.session, nil) {
+			custom = append(custom, names)
 		}
 	}
-	return stems
+	return custom
 }
 
 // sharing returns the provider whose tag stands in a login's state, if it has

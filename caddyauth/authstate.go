@@ -11,24 +11,30 @@ import (
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
-// authState is what we know of one request. It is made by the first of our
-// handlers that the request comes to, and found again by the next: another
-// handler of the same provider only adds its own policy, one of another
-// provider makes a state of its own.
+// requestState is what our handlers know of one request, together. The first
+// that the request comes to makes it; those behind it find it again, for by
+// then the cookies are gone and the headers are ours.
+type requestState struct {
+	request *http.Request
+	cookies []string     // as the client sent them
+	written []string     // the Set-Cookie lines that are ours
+	current *authState   // of the handler that ran last: what placeholders show
+	first   authState    // nearly always the only one
+	more    []*authState // one for each further provider
+}
+
+// authState is what a request means to one provider. Another handler of the
+// same provider finds it, and only adds its own policy.
 type authState struct {
+	*requestState
 	party   *relyingParty
-	cookies []string // as the client sent them; handlers behind us see fewer
 	session *session.Session
 	result  string
 	reason  reason
-	request *http.Request
-	earlier *authState // of another provider
-	root    *authState // the earliest
-	written []string   // of the root: the Set-Cookie lines that are ours
 }
 
-// authVar is where Caddy's variables hold the request's *authState.
-const authVar = "pkce_auth"
+// stateVar is where Caddy's variables hold the request's *requestState.
+const stateVar = "pkce_auth"
 
 // Results, as the placeholder says them.
 const (
@@ -38,60 +44,70 @@ const (
 	resultDenied    = "denied"
 )
 
+// String is what {http.vars.pkce_auth} shows.
+func (s *requestState) String() string { return s.current.result }
+
+// authState returns the request's state for this provider, and makes it the
+// current one. The second result says whether it is new.
+func (p *relyingParty) authState(r *http.Request) (a *authState, isNew bool) {
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	s, _ := vars[stateVar].(*requestState)
+	if s == nil {
+		s = &requestState{request: r, cookies: r.Header["Cookie"]}
+		s.first = authState{requestState: s, party: p}
+		s.current = &s.first
+		vars[stateVar] = s
+		r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Map(s.placeholder)
+		return s.current, true
+	}
+	if s.current = s.of(p); s.current != nil {
+		return s.current, false
+	}
+	s.current = &authState{requestState: s, party: p}
+	s.more = append(s.more, s.current)
+	return s.current, true
+}
+
+func (s *requestState) of(p *relyingParty) *authState {
+	if s.first.party == p {
+		return &s.first
+	}
+	for _, a := range s.more {
+		if a.party == p {
+			return a
+		}
+	}
+	return nil
+}
+
 // setCookies adds to a response the cookies that write makes, and remembers
 // them as ours: another handler of ours may look at the response, and drops
-// what the upstream sets under our names.
-func (a *authState) setCookies(h http.Header, write func(http.Header) error) error {
+// what the upstream sets under our names. Such a response is for no cache
+// (A86).
+func (s *requestState) setCookies(h http.Header, write func(http.Header) error) error {
 	made := http.Header{}
 	if err := write(made); err != nil {
 		return err
 	}
 	lines := made["Set-Cookie"]
+	if len(lines) == 0 {
+		return nil
+	}
 	h["Set-Cookie"] = append(h["Set-Cookie"], lines...)
-	a.root.written = append(a.root.written, lines...)
+	s.written = append(s.written, lines...)
+	neverCache(h)
 	return nil
 }
 
-// String is what {http.vars.pkce_auth} shows.
-func (a *authState) String() string { return a.result }
-
-// authState returns the request's state for this provider, and whether it is
-// new. The latest handler's state is what placeholders show.
-func (p *relyingParty) authState(r *http.Request) (a *authState, isNew bool) {
-	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	latest, _ := vars[authVar].(*authState)
-	for a := latest; a != nil; a = a.earlier {
-		if a.party == p {
-			return a, false
-		}
+// placeholder gives the value of {http.auth.…}. Claims are looked up only when
+// somebody asks. What is not there is neutral, not unknown: an unknown
+// placeholder would fail an expression, and the request with it (K10).
+func (s *requestState) placeholder(key string) (any, bool) {
+	name, ok := strings.CutPrefix(key, "http.auth.")
+	if !ok {
+		return nil, false
 	}
-	a = &authState{party: p, cookies: r.Header["Cookie"], request: r, earlier: latest}
-	a.root = a
-	vars[authVar] = a
-	if latest != nil {
-		a.cookies, a.root = latest.cookies, latest.root
-		return a, true
-	}
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Map(func(key string) (any, bool) {
-		if !strings.HasPrefix(key, placeholderPrefix) {
-			return nil, false
-		}
-		latest, _ := vars[authVar].(*authState)
-		if latest == nil { // somebody set the variable to something else
-			return nil, false
-		}
-		return latest.placeholder(key[len(placeholderPrefix):])
-	})
-	return a, true
-}
-
-const placeholderPrefix = "http.auth."
-
-// placeholder gives the value of {http.auth.<name>}. Claims are looked up
-// only when somebody asks. What is not there is neutral, not unknown: an
-// unknown placeholder would fail an expression, and the request with it (K10).
-func (a *authState) placeholder(name string) (any, bool) {
+	a := s.current
 	if claim, ok := strings.CutPrefix(name, "user."); ok {
 		return a.claim(claim), true
 	}

@@ -53,6 +53,9 @@ func matchPath(pattern, requestPath string) bool {
 // ambiguousURL reports whether servers may see another path in a URL than the
 // matchers do.
 func ambiguousURL(u *url.URL) bool {
+	if u.Opaque != "" || !strings.HasPrefix(u.Path, "/") { // "OPTIONS *", "GET x:http://host/path"
+		return true
+	}
 	raw := u.RawPath
 	if raw == "" {
 		raw = u.Path
@@ -88,7 +91,7 @@ func ambiguousPath(p string) bool {
 // checkBypassPath says whether a path can be bypassed.
 func checkBypassPath(pattern string) error {
 	switch {
-	case strings.Trim(pattern, "/*") == "":
+	case strings.Contains(pattern, "*") && strings.Trim(pattern, "/*") == "":
 		return fmt.Errorf("%q would let every request pass", pattern)
 	case !strings.HasPrefix(pattern, "/"):
 		return fmt.Errorf("%q must begin with a slash", pattern)

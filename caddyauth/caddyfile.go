@@ -71,7 +71,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if err := p.block(); err != nil {
 		return nil, err
 	}
-	if err := p.provider.validate(); err != nil {
+	if err := errors.Join(p.provider.validate(), p.provider.validateEndpoints(name)); err != nil {
 		return nil, p.locate(err, directive)
 	}
 	app.Providers[name] = p.provider
@@ -205,7 +205,7 @@ func (p *parser) finish(directive caddyfile.Token) (declared, error) {
 		if h.Provider != "" {
 			return declared{}, p.locate(misconfigured("issuer", "contradicts the provider's name %s: leave one of them out", h.Provider), directive)
 		}
-		if err := p.provider.validate(); err != nil {
+		if err := errors.Join(p.provider.validate(), p.provider.validateEndpoints("")); err != nil {
 			return declared{}, p.locate(err, directive)
 		}
 		h.Inline = p.provider
@@ -266,6 +266,7 @@ func (p *parser) declared() (declared, error) {
 // length of their one path, and a route without any would get in the way.
 func (p *parser) endpointRoute(d declared) []httpcaddyfile.ConfigValue {
 	_, _, paths := d.cfg.endpointPaths(d.name)
+	paths = append(paths, "") // targets without a path, which the handler refuses
 	return p.helper.NewRoute(caddy.ModuleMap{
 		"path": p.helper.JSON(caddyhttp.MatchPath{"*"}),
 		"vars": p.helper.JSON(caddyhttp.VarsMatcher{"{http.request.orig_uri.path}": paths}),

@@ -19,18 +19,19 @@ type outcome struct {
 	failure failure
 }
 
-// serveCallback is the redirection endpoint. In this order: the state, whose
-// login and whose browser; then the issuer, an error, the code. Nothing before
-// the state is known to be ours is believed, and nothing of the grant is used
+// callback is the redirection endpoint. In this order: the state, whose login
+// and whose browser; then the issuer, an error, the code. Nothing before the
+// state is known to be ours is believed, and nothing of the grant is used
 // before the ID token has passed all checks (RFC 9700 section 4.5.3).
 //
-// It never returns an error and never answers with a page: Caddy would log
-// the URL, and the address bar keep it, code and all (F20, A58). What failed
-// is said at the error endpoint.
-func (p *relyingParty) serveCallback(w http.ResponseWriter, r *http.Request) error {
-	response, err := rp.ParseAuthResponse(r.URL.RawQuery)
+// It raises no error and shows no page for one: Caddy would log the URL, and
+// the address bar keep it, code and all (F20, A58). What failed is said at the
+// error endpoint.
+func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
+	response, err := rp.ParseAuthResponse(originalURL(r).RawQuery)
 	if err != nil {
-		return p.failCallback(w, r, failure{reason: reasonMalformed, err: err})
+		p.failCallback(w, r, failure{reason: reasonMalformed, err: err})
+		return
 	}
 	param := parseStateParam(response.State)
 	if param.tag != p.logins.tag {
@@ -38,22 +39,24 @@ func (p *relyingParty) serveCallback(w http.ResponseWriter, r *http.Request) err
 	}
 	at, err := p.site.origins.of(r)
 	if err != nil {
-		return p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+		p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+		return
 	}
 	a, _ := p.authState(r)
 	state, err := p.logins.open(param)
 	if err != nil {
-		return p.leadOn(w, r, &loginState{attempt: param.attempt, returnTo: "/"}, response, fmt.Errorf("%w: state: %w", errStateGone, err))
+		p.leadOn(w, r, &loginState{attempt: param.attempt, returnTo: "/"}, response, fmt.Errorf("%w: state: %w", errStateGone, err))
+		return
 	}
 	names := p.site.cookies(at.secure())
 	if err := p.logins.complete(state, names.login, a.cookies, p.now()); err != nil {
-		return p.leadOn(w, r, state, response, err)
+		p.leadOn(w, r, state, response, err)
+		return
 	}
 	_ = a.setCookies(w.Header(), func(h http.Header) error {
 		loginCookie(state.cookieName(names.login), at.secure()).Delete(h)
 		return nil
 	})
-
 	flight, first := p.shared.callbacks.begin(state.id, p.now())
 	if first {
 		// Whatever becomes of the browser: the code is spent now.
@@ -62,13 +65,13 @@ func (p *relyingParty) serveCallback(w http.ResponseWriter, r *http.Request) err
 	o := flight.wait(r.Context())
 	switch {
 	case o == nil:
-		return p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
+		p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
 	case o.session == nil:
 		f := o.failure
 		f.returnTo = state.returnTo
-		return p.failCallback(w, r, f)
+		p.failCallback(w, r, f)
 	default:
-		return p.finish(w, r, o.session, state.returnTo, at)
+		p.finish(w, r, o.session, state.returnTo, at)
 	}
 }
 
@@ -104,7 +107,11 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 		return fail(err)
 	}
 	p.noteOpaqueToken(grant)
-	return &outcome{session: session.New(grant, token, p.now())}
+	made := session.New(grant, token, p.now())
+	if !made.TokenAlive(p.now()) { // or the next request would begin another login, and so on
+		return fail(fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid))
+	}
+	return &outcome{session: made}
 }
 
 // identify checks the ID token, which must be there if it was asked for. One
@@ -133,42 +140,47 @@ func (p *relyingParty) noteOpaqueToken(grant *rp.Grant) {
 
 // finish gives the browser its session, a new one at every login (A61), and
 // sends it to where its user wanted to go.
-func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, returnTo string, at origin) error {
+func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, returnTo string, at origin) {
 	a, _ := p.authState(r)
 	if err := p.save(w.Header(), r, a, s); err != nil {
-		return p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: returnTo})
+		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: returnTo})
+		return
 	}
 	p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
 	target := at.String() + returnTo
 	if p.site.strict {
-		return p.writePage(w, http.StatusOK, continuePage(target))
+		p.writePage(w, http.StatusOK, continuePage(target))
+		return
 	}
-	return redirect(w, http.StatusSeeOther, target)
+	redirect(w, http.StatusSeeOther, target)
 }
 
 // leadOn is for a callback whose state is gone: too old, used before, of
 // another browser, or a URL that somebody made up. The code in it is not
 // used. Who is logged in gets where they wanted to go; who is not begins one
 // new login, and if that ends here again, reads a page. So there is no loop.
-func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *loginState, response *rp.AuthResponse, cause error) error {
+func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *loginState, response *rp.AuthResponse, cause error) {
 	a, _ := p.authState(r)
 	at, err := p.site.origins.of(r)
 	if err != nil {
-		return p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+		p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+		return
 	}
 	target := p.returnTo(at.String()+state.returnTo, at)
 	_, err = p.load(r, a.cookies)
 	switch {
 	case err == nil:
 		p.logger.Debug("callback without its login state, but with a session", zap.String("provider", p.name), zap.Error(cause))
-		return redirect(w, http.StatusSeeOther, at.String()+target)
+		redirect(w, http.StatusSeeOther, at.String()+target)
 	case !errors.Is(err, session.ErrNone):
-		return p.failCallback(w, r, failure{reason: reasonSessionUnavailable, err: err, returnTo: target})
+		p.failCallback(w, r, failure{reason: reasonSessionUnavailable, err: err, returnTo: target})
 	case response.Error != nil || kindOf(r) != navigation:
-		return p.failCallback(w, r, failure{reason: reasonStateGone, err: cause, returnTo: target})
+		p.failCallback(w, r, failure{reason: reasonStateGone, err: cause, returnTo: target})
 	case state.attempt > 0:
-		return p.failCallback(w, r, failure{reason: reasonCookies, err: cause, returnTo: target})
+		p.failCallback(w, r, failure{reason: reasonCookies, err: cause, returnTo: target})
 	default:
-		return p.startLogin(w, r, target, state.attempt+1)
+		if f := p.startLogin(w, r, target, state.attempt+1); f != nil {
+			p.failCallback(w, r, *f)
+		}
 	}
 }

@@ -65,6 +65,7 @@ func checkCookieDomain(domain string) error {
 type cookieNames struct {
 	session string
 	login   string // login states have a name each, which begins with this
+	failure string // who may read the provider's words on the error page
 }
 
 // names derives the names of a provider's cookies. The stem is "pkce_auth",
@@ -79,13 +80,15 @@ func (s *SessionConfig) names(stem string, secure bool) cookieNames {
 		session = prefixSecure + stem
 	}
 	if !secure {
-		return cookieNames{session: bare(session), login: stem + loginInfix}
+		return cookieNames{session: bare(session), login: stem + loginInfix, failure: stem + failureSuffix}
 	}
-	return cookieNames{session: session, login: prefixHostHTTP + stem + loginInfix}
+	return cookieNames{session: session, login: prefixHostHTTP + stem + loginInfix, failure: prefixHostHTTP + stem + failureSuffix}
 }
 
-// loginInfix stands between the stem and the rest of a login state's name.
-const loginInfix = ".l"
+const (
+	loginInfix    = ".l" // between the stem and the rest of a login state's name
+	failureSuffix = ".e"
+)
 
 func (s *SessionConfig) sameSite() http.SameSite {
 	if s == nil {
@@ -99,25 +102,42 @@ func (s *SessionConfig) sameSite() http.SameSite {
 	}[s.SameSite]
 }
 
-// ownCookie reports whether a cookie is one of ours: of any provider, over
-// HTTPS or not. The stems are those that are not called pkce_auth.
-func ownCookie(name string, stems []string) bool {
-	name = bare(name)
-	if belongs(name, cookieStem) {
+// ownCookies knows our cookies from others': those of every provider of the
+// configuration, whichever guards the request. One function for sites over
+// HTTPS, one for plain HTTP on loopback, where a custom name is another.
+type ownCookies struct {
+	https, http func(name string) bool
+}
+
+func (o ownCookies) at(secure bool) func(name string) bool {
+	if secure {
+		return o.https
+	}
+	return o.http
+}
+
+// isOwnCookie reports whether a cookie is one of ours. Whatever begins with
+// pkce_auth is, with any prefix; of custom names, exactly those that are
+// configured: an application may well call its own cookie "session".
+func isOwnCookie(name string, custom []cookieNames) bool {
+	stem := bare(name)
+	if rest, ok := strings.CutPrefix(stem, cookieStem); ok && (rest == "" || rest[0] == '.' || rest[0] == '_') {
 		return true
 	}
-	for _, stem := range stems {
-		if belongs(name, stem) {
+	for _, own := range custom {
+		if rest, ok := strings.CutPrefix(name, own.session); ok && (rest == "" || isChunk(rest)) {
+			return true
+		}
+		if strings.HasPrefix(name, own.login) || name == own.failure {
 			return true
 		}
 	}
 	return false
 }
 
-// belongs reports whether a bare name is a stem, or a stem with something
-// behind it: a provider's name, the number of a part, a login state.
-func belongs(name, stem string) bool {
-	return strings.HasPrefix(name, stem) && (len(name) == len(stem) || name[len(stem)] == '.' || name[len(stem)] == '_')
+// isChunk reports whether the rest of a name is the number of a part.
+func isChunk(rest string) bool {
+	return len(rest) == 2 && rest[0] == '.' && '1' <= rest[1] && rest[1] <= '9'
 }
 
 // isLoopbackHost reports whether a Host header names this machine.

@@ -56,12 +56,18 @@ func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
 	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
-		callback:               {methods: get, serve: (*relyingParty).serveCallback, secret: true},
+		callback:               {methods: get, serve: serveCallback, secret: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
 		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
 		prefix + pathError:     {methods: get, serve: (*relyingParty).serveError},
 	}}
+}
+
+// serveCallback never raises an error: Caddy would log it with its URL.
+func serveCallback(p *relyingParty, w http.ResponseWriter, r *http.Request) error {
+	p.callback(w, r)
+	return nil
 }
 
 // find returns the endpoint that a request is for.
@@ -100,22 +106,27 @@ func (p *relyingParty) serveEndpoint(e endpoint, w http.ResponseWriter, r *http.
 // keep it, to frame it, or to guess what it is.
 func authored(h http.Header) {
 	h.Set("Cache-Control", "private, no-store")
-	h.Add("Vary", "Cookie")
+	varyCookie(h)
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Content-Security-Policy", pagePolicy)
 }
 
+func varyCookie(h http.Header) {
+	if !slices.Contains(h["Vary"], "Cookie") {
+		h.Add("Vary", "Cookie")
+	}
+}
+
 // redirect sends the browser on. The location is one that we built; it is
 // set as it is, for http.Redirect would clean its path into something else
 // (F18). 303 makes a GET of any method, and never repeats a body elsewhere
 // (R17).
-func redirect(w http.ResponseWriter, status int, location string) error {
+func redirect(w http.ResponseWriter, status int, location string) {
 	w.Header().Set("Location", location)
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(status)
-	return nil
 }
 
 // skipAccessLog keeps a request out of Caddy's access log, whose line would

@@ -176,9 +176,11 @@ func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) e
 		return public
 	}
 	if acceptsHTML(r) {
-		return p.writePage(w, status, p.errorPage(f))
+		p.writePage(w, status, p.errorPage(f))
+		return nil
 	}
-	return writeJSON(w, status, map[string]string{"error": string(f.reason), "id": f.id})
+	p.writeJSON(w, status, map[string]string{"error": string(f.reason), "id": f.id})
+	return nil
 }
 
 // refuse answers 401: with a challenge (RFC 9110 section 11.6.1), and with
@@ -200,21 +202,22 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 		if at, err := p.site.origins.of(r); err == nil {
 			f.returnTo = p.requested(r, at)
 		}
-		return p.writePage(w, http.StatusUnauthorized, p.errorPage(f))
+		p.writePage(w, http.StatusUnauthorized, p.errorPage(f))
+		return nil
 	}
-	return writeJSON(w, http.StatusUnauthorized, map[string]string{"error": string(reasonUnauthorized), "login_url": loginURL})
+	p.writeJSON(w, http.StatusUnauthorized, map[string]string{"error": string(reasonUnauthorized), "login_url": loginURL})
+	return nil
 }
 
-func writeJSON(w http.ResponseWriter, status int, body map[string]string) error {
+func (p *relyingParty) writeJSON(w http.ResponseWriter, status int, body map[string]string) {
 	data, err := json.Marshal(body)
-	if err != nil {
-		return caddyhttp.Error(http.StatusInternalServerError, err)
+	if err != nil { // a map of strings has no reason to
+		p.logger.Error("answer cannot be written", zap.Error(err))
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(status)
 	_, _ = w.Write(data) // the client is gone if this fails
-	return nil
 }
 
 // errorRouteMatches reports whether the site's handle_errors would answer

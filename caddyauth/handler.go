@@ -63,15 +63,16 @@ type Handler struct {
 	// request through, without a token. Default: `auto`.
 	Unauthorized string `json:"unauthorized,omitempty"`
 
-	// Headers to send upstream, by name; values may hold placeholders. A header
-	// that is named here, on any route of the provider, is never accepted from
-	// a client on any route of the provider. An empty value is not sent.
+	// Headers to send upstream with a session, by name; values may hold
+	// placeholders. A header that is named here, on any route of the provider,
+	// is never accepted from a client on any route of the provider. An empty
+	// value is not sent.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
 	party    *relyingParty
 	bypass   bypass
 	identity []identityHeader
-	own      func(cookie string) bool
+	own      ownCookies
 	logger   *zap.Logger
 }
 
@@ -147,7 +148,11 @@ func (h *Handler) validate() error {
 
 // ServeHTTP is the way of a request. The rest of the module hangs from here.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if e, ok := h.party.site.endpoints.find(originalURL(r)); ok {
+	original := originalURL(r)
+	if original.Opaque != "" { // "GET x:http://host/path": no matcher sees the path, the upstream does
+		return caddyhttp.Error(http.StatusBadRequest, errors.New("malformed request target"))
+	}
+	if e, ok := h.party.site.endpoints.find(original); ok {
 		h.enter(r)
 		return h.party.serveEndpoint(e, w, r)
 	}
@@ -176,7 +181,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		a.session, a.result = s, d.result()
 		return h.forward(w, r, a, next)
 	case login:
-		return h.party.startLogin(w, r, "", 0)
+		if f := h.party.startLogin(w, r, "", 0); f != nil {
+			return h.party.fail(w, r, *f)
+		}
+		return nil
 	default:
 		a.result = resultDenied
 		return h.party.refuse(w, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -14,40 +15,35 @@ import (
 
 // startLogin sends the browser to the provider: a fresh verifier, nonce and
 // state, the state's cookie, and a redirect to the authorization endpoint. An
-// empty returnTo means the URL that was asked for.
-func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, returnTo string, attempt int) error {
-	authored(w.Header())
+// empty returnTo means the URL that was asked for. If there is a failure,
+// nothing has been written: who calls knows how to say it.
+func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, returnTo string, attempt int) *failure {
 	at, err := p.site.origins.of(r)
 	if err != nil {
-		return p.fail(w, r, failure{reason: reasonMisdirected, err: err})
+		return &failure{reason: reasonMisdirected, err: err}
 	}
 	if returnTo == "" {
 		returnTo = p.requested(r, at)
 	}
+	if err := p.site.checkCookieDomain(at); err != nil {
+		return &failure{reason: reasonMisconfigured, err: err}
+	}
 	metadata, err := p.client.Provider.Metadata(r.Context())
 	if err != nil {
-		return p.fail(w, r, p.metadataFailure(err, returnTo))
+		return &failure{reason: reasonUnavailable, err: fmt.Errorf("metadata of the provider: %w", err), returnTo: returnTo}
 	}
 	state := newLoginState(returnTo, attempt, p.now())
-	param, err := p.logins.param(state)
+	location, err := p.authorizationURL(r, metadata, state, at)
 	if err != nil {
-		return p.fail(w, r, failure{reason: reasonInternal, err: err})
-	}
-	location, err := p.client.AuthorizationURL(metadata, rp.AuthRequest{
-		Transaction: state.tx,
-		RedirectURI: p.redirectURI(at),
-		State:       param,
-		Extra:       p.extraParams(r),
-	})
-	if err != nil {
-		return p.fail(w, r, failure{reason: reasonMisconfigured, err: err})
+		return &failure{reason: reasonFor(err), err: err}
 	}
 	a, _ := p.authState(r)
 	if err := a.setCookies(w.Header(), func(h http.Header) error {
 		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)
 	}); err != nil {
-		return p.fail(w, r, failure{reason: reasonInternal, err: err})
+		return &failure{reason: reasonInternal, err: err}
 	}
+	authored(w.Header())
 	skipAccessLog(r) // the Location holds the state
 	p.logger.Info("login started", zap.String("provider", p.name), zap.String("client_ip", clientIP(r)),
 		zap.String("host", at.host), zap.String("path", originalURL(r).Path), zap.Int("attempt", attempt))
@@ -55,13 +51,31 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, return
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		status = http.StatusSeeOther
 	}
-	return redirect(w, status, location)
+	redirect(w, status, location)
+	return nil
 }
 
-// metadataFailure is for when a login cannot even begin. Whatever the cause,
-// it is tried again by itself, so it is 503; the log tells the causes apart.
-func (p *relyingParty) metadataFailure(err error, returnTo string) failure {
-	return failure{reason: reasonUnavailable, err: fmt.Errorf("metadata of the provider: %w", err), returnTo: returnTo}
+func (p *relyingParty) authorizationURL(r *http.Request, m *rp.Metadata, state *loginState, at origin) (string, error) {
+	param, err := p.logins.param(state)
+	if err != nil {
+		return "", err
+	}
+	return p.client.AuthorizationURL(m, rp.AuthRequest{
+		Transaction: state.tx,
+		RedirectURI: p.redirectURI(at),
+		State:       param,
+		Extra:       p.extraParams(r),
+	})
+}
+
+// checkCookieDomain says when no browser would keep the session's cookie: the
+// login would succeed, and begin again, for ever.
+func (s *site) checkCookieDomain(at origin) error {
+	host := hostname(at.host)
+	if s.domain == "" || host == s.domain || strings.HasSuffix(host, "."+s.domain) {
+		return nil
+	}
+	return fmt.Errorf("%w: cookie_domain %s does not cover the host %s", rp.ErrMisconfigured, s.domain, host)
 }
 
 // redirectURI is where the provider sends the browser back to. It never comes
@@ -88,14 +102,14 @@ func (p *relyingParty) extraParams(r *http.Request) []rp.Param {
 // or of a provider's bookmark (OpenID Connect Core section 4). A provider
 // that names itself must be ours; where to go afterwards must be, too.
 func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if kindOf(r) == prefetch {
-		return p.refuse(w, r)
+	if kind := kindOf(r); kind == prefetch || kind == background && r.Header.Get("Sec-Fetch-Mode") != "" {
+		return p.refuse(w, r) // no browser would show the provider's page for it
 	}
 	at, err := p.site.origins.of(r)
 	if err != nil {
 		return p.fail(w, r, failure{reason: reasonMisdirected, err: err})
 	}
-	q := r.URL.Query()
+	q := originalURL(r).Query()
 	if iss := q.Get("iss"); q.Has("iss") && !p.isOurIssuer(r.Context(), iss) {
 		return p.fail(w, r, failure{reason: reasonForeignIssuer, err: fmt.Errorf("iss is %.200q", iss)})
 	}
@@ -103,7 +117,10 @@ func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error 
 	if target == "" {
 		target = q.Get("target_link_uri")
 	}
-	return p.startLogin(w, r, p.returnTo(target, at), 0)
+	if f := p.startLogin(w, r, p.returnTo(target, at), 0); f != nil {
+		return p.fail(w, r, *f)
+	}
+	return nil
 }
 
 // isOurIssuer compares an issuer with the provider's own spelling, and with

@@ -46,11 +46,13 @@ const (
 	// maxReturnToInState keeps `state` short: providers refuse long ones.
 	maxReturnToInState = 256
 
-	// The budgets of a browser's login states, and of all our cookies. Caddy
-	// refuses requests whose headers exceed 16 KiB, and others set cookies, too.
+	// The budgets of a browser's login states, of one provider's cookies, and of
+	// those of all providers. Caddy refuses requests whose headers exceed
+	// 16 KiB, and others set cookies, too (F17).
 	maxLoginStates    = 12
 	maxLoginStateSize = 4 << 10
 	maxCookiesSize    = 8 << 10
+	maxAllCookies     = 12 << 10
 )
 
 // loginStates seals and opens login states of one provider.
@@ -207,7 +209,7 @@ type presentState struct {
 // future was planted, and counts as the oldest of all.
 func presentStates(cookies []string, names cookieNames, now time.Time) (states []presentState, sessionSize int) {
 	sealed.Names(cookies, func(name string, size int) {
-		if name == names.session || strings.HasPrefix(name, names.session+".") && !strings.HasPrefix(name, names.login) {
+		if rest, ok := strings.CutPrefix(name, names.session); ok && (rest == "" || isChunk(rest)) {
 			sessionSize += size
 			return
 		}
@@ -223,6 +225,18 @@ func presentStates(cookies []string, names cookieNames, now time.Time) (states [
 	})
 	slices.SortStableFunc(states, func(a, b presentState) int { return int(a.created - b.created) })
 	return states, sessionSize
+}
+
+// othersSize is the size of our cookies among the cookies that are not of the
+// session called so.
+func othersSize(cookies []string, names cookieNames) (size int) {
+	sealed.Names(cookies, func(name string, n int) {
+		rest, ok := strings.CutPrefix(name, names.session)
+		if own := ok && (rest == "" || isChunk(rest)); !own && isOwnCookie(name, []cookieNames{names}) {
+			size += n
+		}
+	})
+	return size
 }
 
 // overBudget gives the names of the states to delete, from a list that begins

@@ -19,7 +19,8 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 	}
 	at, _ := p.site.origins.of(r) // one that is not known is nobody's own
 	if !fromOwnOrigin(r, at) {
-		return p.writePage(w, http.StatusOK, p.askLogoutPage())
+		p.writePage(w, http.StatusOK, p.askLogoutPage())
+		return nil
 	}
 	a, _ := p.authState(r)
 	subject := ""
@@ -32,11 +33,13 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 		}
 	}
 	p.logger.Info("logout", zap.String("provider", p.name), zap.String("sub", subject), zap.String("client_ip", clientIP(r)))
-	return redirect(w, http.StatusSeeOther, p.site.endpoints.prefix+pathSignedOut)
+	redirect(w, http.StatusSeeOther, p.site.endpoints.prefix+pathSignedOut)
+	return nil
 }
 
 // serveSignedOut is the page after a logout. It ignores its query, and never
 // logs in by itself.
 func (p *relyingParty) serveSignedOut(w http.ResponseWriter, _ *http.Request) error {
-	return p.writePage(w, http.StatusOK, p.signedOutPage())
+	p.writePage(w, http.StatusOK, p.signedOutPage())
+	return nil
 }

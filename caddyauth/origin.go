@@ -79,7 +79,12 @@ func (o origins) of(r *http.Request) (origin, error) {
 		if forwarded := lastForwarded(r, "X-Forwarded-Host"); forwarded != "" {
 			host = forwarded
 		}
-		proto = lastForwarded(r, "X-Forwarded-Proto")
+		switch proto = lastForwarded(r, "X-Forwarded-Proto"); proto { // some say so of WebSockets
+		case "wss":
+			proto = "https"
+		case "ws":
+			proto = "http"
+		}
 	}
 	if !validHost(host) {
 		return origin{}, fmt.Errorf("%w: malformed host", errMisdirected)
@@ -137,7 +142,7 @@ func lastForwarded(r *http.Request, name string) string {
 
 // validHost reports whether a host can stand in a URL of ours as it is.
 func validHost(host string) bool {
-	if host == "" || len(host) > 255 {
+	if hostname(host) == "" || len(host) > 255 {
 		return false
 	}
 	for i := range len(host) {

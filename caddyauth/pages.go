@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"strconv"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 var (
@@ -131,16 +131,15 @@ func continuePage(target string) page {
 }
 
 // writePage writes a page of ours.
-func (p *relyingParty) writePage(w http.ResponseWriter, status int, shown page) error {
+func (p *relyingParty) writePage(w http.ResponseWriter, status int, shown page) {
 	shown.Style = template.CSS(pageCSS) //nolint:gosec // our own file
 	var body bytes.Buffer
-	if err := pageTemplate.Execute(&body, shown); err != nil {
-		return caddyhttp.Error(http.StatusInternalServerError, err)
+	if err := pageTemplate.Execute(&body, shown); err != nil { // the template and its data are ours
+		p.logger.Error("page cannot be shown", zap.Error(err))
 	}
 	authored(w.Header())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes()) // the client is gone if this fails
-	return nil
 }

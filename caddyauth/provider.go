@@ -263,6 +263,16 @@ func (p *Provider) validateSite() error {
 	return nil
 }
 
+// validateEndpoints needs the name under which the provider is declared, for
+// that is a part of its default prefix.
+func (p *Provider) validateEndpoints(name string) error {
+	_, callback, all := p.endpointPaths(name)
+	if slices.Contains(all[1:], callback) {
+		return misconfigured("callback_path", "%s is another endpoint: call it something else", callback)
+	}
+	return nil
+}
+
 // checkEndpointPath wants a path that is matched exactly as it is written.
 func checkEndpointPath(path string) error {
 	switch {

@@ -3,7 +3,9 @@ package caddyauth
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -42,6 +44,7 @@ type site struct {
 	endpoints endpoints
 	https     cookieNames
 	http      cookieNames // on loopback
+	domain    string      // cookie_domain
 	strict    bool        // SameSite=Strict: the callback answers with a page
 }
 
@@ -71,7 +74,7 @@ func stem(name, issuer, clientID string) string {
 // that is down, or not yet up, keeps no configuration from loading (K7). What
 // it takes from the pools is given back by app.
 func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*relyingParty, error) {
-	if err := cfg.validate(); err != nil {
+	if err := errors.Join(cfg.validate(), cfg.validateEndpoints(name)); err != nil {
 		return nil, err
 	}
 	issuer, err := resolve(cfg.Issuer)
@@ -102,6 +105,9 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	p.site.https = cfg.Session.names(cookieStem, true)
 	p.site.http = cfg.Session.names(cookieStem, false)
 	p.site.strict = cfg.Session.sameSite() == http.SameSiteStrictMode
+	if cfg.Session != nil {
+		p.site.domain = strings.ToLower(strings.Trim(cfg.Session.CookieDomain, "."))
+	}
 	if p.site.origins, err = resolveOrigins(cfg.PublicURL); err != nil {
 		return nil, err
 	}
@@ -289,14 +295,30 @@ func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
 	}
 	if err := p.save(h, r, a, renewed); err != nil {
 		p.logger.Warn("session cannot be renewed", zap.String("provider", p.name), zap.Error(err))
+		return
 	}
+	a.session = renewed // for a further handler of this provider
 }
 
-// save keeps a session, and gives the browser what it needs to come back.
+// save keeps a session, and gives the browser what it needs to come back: if
+// that fits, together with all other cookies of ours, what servers take.
 func (p *relyingParty) save(h http.Header, r *http.Request, a *authState, s *session.Session) error {
 	secure, _ := p.site.origins.secure(r)
+	names := p.site.cookies(secure)
 	return a.setCookies(h, func(h http.Header) error {
-		return p.sessions.of(secure).Save(r.Context(), h, a.cookies, s)
+		made := http.Header{}
+		if err := p.sessions.of(secure).Save(r.Context(), made, a.cookies, s); err != nil {
+			return err
+		}
+		size := othersSize(a.cookies, names)
+		for _, c := range (&http.Response{Header: made}).Cookies() {
+			size += len(c.Name) + len(c.Value)
+		}
+		if size > maxAllCookies {
+			return &sealed.TooLargeError{Size: size, Limit: maxAllCookies}
+		}
+		maps.Copy(h, made)
+		return nil
 	})
 }
 

@@ -25,10 +25,20 @@ type responseWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
-	// 1xx answers come before the one that counts; 101 is the one.
-	if !w.wroteHeader && (status >= 200 || status == http.StatusSwitchingProtocols) {
+	h := w.Header()
+	switch {
+	case w.wroteHeader:
+	case status >= 200 || status == http.StatusSwitchingProtocols:
 		w.wroteHeader = true
-		w.adjust(w.Header())
+		w.adjust(h)
+	default: // 1xx, before the answer that counts: no cookie, be it ours or the upstream's
+		cookies := h["Set-Cookie"]
+		delete(h, "Set-Cookie")
+		w.ResponseWriter.WriteHeader(status)
+		if cookies != nil {
+			h["Set-Cookie"] = cookies
+		}
+		return
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -60,7 +70,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (w *responseWriter) adjust(h http.Header) {
-	written := w.auth.root.written
+	written := w.auth.written
 	if lines, ok := h["Set-Cookie"]; ok {
 		lines = slices.DeleteFunc(lines, func(line string) bool {
 			name, _, _ := strings.Cut(line, "=")
@@ -72,11 +82,21 @@ func (w *responseWriter) adjust(h http.Header) {
 	}
 	switch {
 	case len(written) > 0:
-		h["Cache-Control"] = []string{"private, no-store"}
-		if !slices.Contains(h["Vary"], "Cookie") {
-			h.Add("Vary", "Cookie")
-		}
+		neverCache(h)
 	case w.auth.session != nil && h["Cache-Control"] == nil && h["Expires"] == nil:
 		h["Cache-Control"] = []string{"private"}
 	}
+}
+
+// neverCache keeps an answer that sets a cookie of ours from everybody else,
+// whatever else it says: also from caches that have a header of their own,
+// which wins over Cache-Control there (RFC 9213).
+func neverCache(h http.Header) {
+	for name := range h {
+		if strings.HasSuffix(name, "Cdn-Cache-Control") || name == "Surrogate-Control" || name == "X-Accel-Expires" {
+			delete(h, name)
+		}
+	}
+	h["Cache-Control"] = []string{"private, no-store"}
+	varyCookie(h)
 }

@@ -89,8 +89,8 @@ func originalURL(r *http.Request) *url.URL {
 func (p *relyingParty) requested(r *http.Request, at origin) string {
 	u := originalURL(r)
 	target := at.String() + u.EscapedPath()
-	if u.RawQuery != "" {
-		target += "?" + u.RawQuery
+	if u.RawQuery != "" { // browsers send a backslash there as it is
+		target += "?" + strings.ReplaceAll(u.RawQuery, `\`, "%5C")
 	}
 	return p.returnTo(target, at)
 }

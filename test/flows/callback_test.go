@@ -16,7 +16,7 @@ import (
 func (w *world) noSession(b *browser, tokenRequests int) {
 	w.t.Helper()
 	for name := range b.cookies(w.site) {
-		if !strings.Contains(name, ".l") {
+		if !strings.Contains(name, ".l") && !strings.HasSuffix(name, ".e") {
 			w.t.Errorf("a session was made: %s", name)
 		}
 	}
@@ -458,5 +458,56 @@ func TestIDPS34A76LoginStatesAreBounded(t *testing.T) {
 	req.Header.Set("Cookie", name+"=planted")
 	if a := b.send(req); a.Header.Get("Location") != w.site+"/next" {
 		t.Errorf("with a planted cookie of the same name: got status %d to %q", a.StatusCode, a.Header.Get("Location"))
+	}
+}
+
+// A58, F20: whatever goes wrong with a callback, Caddy logs no error for it,
+// whose line would hold the URL.
+func TestA58F20CallbackSecretsStayOutOfTheLog(t *testing.T) {
+	const code, state = "a-code-of-somebody", "0abc.a-state-of-somebody"
+	for name, tc := range map[string]struct {
+		faults provider.Faults
+		errors string
+	}{
+		"the provider is down": {provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+			"metadata": provider.Status(500, "text/plain", ""),
+		}}, ""},
+		"with error routes": {provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+			"metadata": provider.Status(500, "text/plain", ""),
+		}}, "handle_errors {\nrespond \"own {err.status_code}\"\n}"},
+		"with error routes that fail": {provider.Faults{Metadata: func(doc map[string]any) {
+			doc["authorization_endpoint"] = doc["authorization_endpoint"].(string) + "?state=x"
+		}}, "handle_errors {\nreverse_proxy 127.0.0.1:1\n}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.expect = []string{code, state[5:]}
+			w.op.Misbehave(tc.faults)
+			w.caddy(basic + tc.errors)
+			b := w.browser()
+			a := b.visit(w.site + "/oauth2/callback?code=" + code + "&state=" + state)
+			if !strings.HasPrefix(a.location(t), w.site+"/oauth2/error?e=") {
+				t.Errorf("got status %d to %q", a.StatusCode, a.Header.Get("Location"))
+			}
+			b.visit(a.location(t))
+			w.logged("request failed", `"path":"/oauth2/callback"`)
+		})
+	}
+}
+
+// An error of the provider's that an attacker had sealed at our callback is
+// shown without the attacker's words to anybody else who opens the link.
+func TestA94ErrorPagesOfOthers(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	attacker, victim := w.browser(), w.browser()
+	state := query(t, attacker.visit(w.site+"/x").location(t)).Get("state")
+	link := attacker.visit(w.site + "/oauth2/callback?error=access_denied&error_description=" + url.QueryEscape("Your account was locked. Call +1 555 0100.") +
+		"&state=" + url.QueryEscape(state) + "&iss=" + url.QueryEscape(w.op.URL)).location(t)
+	if a := victim.visit(link); a.StatusCode != http.StatusForbidden || strings.Contains(a.body, "555") {
+		t.Errorf("the victim: got status %d and %s", a.StatusCode, a.body)
+	}
+	if a := attacker.visit(link); !strings.Contains(a.body, "555") {
+		t.Errorf("whose login it was: got %s", a.body)
 	}
 }

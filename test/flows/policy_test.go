@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
 
 // with gives headers with some more.
@@ -136,20 +138,20 @@ func TestRefusedNavigationShowsAPage(t *testing.T) {
 	}
 }
 
-// With `pass`, who is not logged in passes without a token, and who is, with
-// one. Login is by the login endpoint.
+// With `pass`, who is not logged in passes without a token and without any
+// identity header, and who is, with them. Login is by the login endpoint.
 func TestUnauthorizedPassWithLogin(t *testing.T) {
 	w := newWorld(t)
-	w.caddy("pkce_auth $OP public {\nunauthorized pass\nheader_up X-Auth-Result {http.auth.pkce_auth.result}\n}\nreverse_proxy $UPSTREAM")
+	w.caddy("pkce_auth $OP public {\nunauthorized pass\nheader_up X-Auth-Result {http.auth.pkce_auth.result}\nheader_up X-Auth-Constant yes\n}\nreverse_proxy $UPSTREAM")
 	b := w.browser()
 	b.open(w.site + "/shop")
-	if got := identity(w.upstream.last(t)); len(got) != 1 || got["X-Auth-Result"][0] != "anonymous" {
+	if got := identity(w.upstream.last(t)); len(got) != 0 {
 		t.Errorf("anonymous: the upstream got %v", got)
 	}
 	if a := b.open(w.site + "/oauth2/login?return_to=/shop"); a.body != "upstream /shop" {
 		t.Errorf("got %q", a.body)
 	}
-	if got := identity(w.upstream.last(t)); len(got) != 2 || got["X-Auth-Result"][0] != "session" {
+	if got := identity(w.upstream.last(t)); len(got) != 3 || got["X-Auth-Result"][0] != "session" || got["X-Auth-Constant"][0] != "yes" {
 		t.Errorf("logged in: the upstream got %v", got)
 	}
 }
@@ -449,5 +451,86 @@ func TestSharedCallback(t *testing.T) {
 	}
 	if a := b.open(one); a.body != "upstream /one/x" {
 		t.Errorf("one: got %q", a.body)
+	}
+}
+
+// A23: a request target without a path, "x:http://host/admin", which no path
+// matcher sees and an upstream may understand, passes neither by a bypass nor
+// by the directive's own matcher.
+func TestA23OpaqueTargets(t *testing.T) {
+	for name, directives := range map[string]string{
+		"a bypass of all but": "pkce_auth $OP public {\nbypass {\nnot path /admin/*\n}\n}\nreverse_proxy $UPSTREAM",
+		"a matcher":           "pkce_auth /admin/* $OP public\nreverse_proxy $UPSTREAM",
+		"unauthorized pass":   "pkce_auth $OP public {\nunauthorized pass\n}\nreverse_proxy $UPSTREAM",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.caddy(directives)
+			b := w.browser()
+			for _, target := range []string{"x:http://app/admin/secret", "x:admin/secret", "x:*"} {
+				a := w.raw(b, "GET "+target+" HTTP/1.1\nHost: $HOST\nConnection: close\n\n")
+				if a.StatusCode < 400 || a.StatusCode >= 500 {
+					t.Errorf("%s: got status %d", target, a.StatusCode)
+				}
+			}
+			if w.upstream.count() != 0 {
+				t.Errorf("the upstream got %s", w.upstream.last(t).RequestURI)
+			}
+		})
+	}
+}
+
+// K5: a rewrite that puts something into the query does not hide the
+// callback's.
+func TestK5RewrittenQuery(t *testing.T) {
+	w := newWorld(t)
+	w.exempt = "http.handlers.rewrite"
+	w.caddy(`
+		rewrite * /index.php?route={path}
+		pkce_auth $OP public
+		reverse_proxy $UPSTREAM
+	`)
+	b := w.browser()
+	if a := b.open(w.site + "/page?x=1"); a.StatusCode != 200 || a.Request.URL.RequestURI() != "/page?x=1" {
+		t.Errorf("got status %d at %s", a.StatusCode, a.Request.URL.RequestURI())
+	}
+}
+
+// Handlers of two providers in turn: what placeholders say is always the
+// business of the one that ran last, also when it runs again.
+func TestPlaceholdersAreOfTheHandlerThatRan(t *testing.T) {
+	other, err := provider.Start(provider.Config{Login: "bob", Users: map[string]map[string]any{"bob": {}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	w := newWorld(t)
+	w.caddy(`
+		pkce_auth one {
+			issuer $OP
+			client_id public
+		}
+		pkce_auth two {
+			issuer ` + other.URL + `
+			client_id public
+		}
+		---
+		route {
+			pkce_auth one {
+				header_up X-Auth-First {http.auth.user.id}
+			}
+			pkce_auth two {
+				header_up X-Auth-Second {http.auth.user.id}
+			}
+			pkce_auth one {
+				header_up X-Auth-Third {http.auth.user.id}-{http.auth.pkce_auth.provider}
+			}
+			reverse_proxy $UPSTREAM
+		}
+	`)
+	w.browser().login(w, "/x")
+	got := w.upstream.last(t).Header
+	if got.Get("X-Auth-First") != "alice" || got.Get("X-Auth-Second") != "bob" || got.Get("X-Auth-Third") != "alice-one" {
+		t.Errorf("the upstream got %v", identity(w.upstream.last(t)))
 	}
 }

@@ -75,6 +75,43 @@ func TestA01ToA12A90ReturnTo(t *testing.T) {
 	}
 }
 
+// A backslash in a query is data; some readers of a Location take it for a
+// slash. It comes back percent-encoded.
+func TestA03BackslashInQuery(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	a := w.raw(b, "GET /search?q=a\\b&r=1 HTTP/1.1\nHost: $HOST\nAccept: text/html\nConnection: close\n\n")
+	u, _ := url.Parse(w.site)
+	b.jar.SetCookies(u, a.Cookies())
+	if a = b.visit(b.visit(a.Header.Get("Location")).location(t)); a.Header.Get("Location") != w.site+"/search?q=a%5Cb&r=1" {
+		t.Errorf("got status %d to %q", a.StatusCode, a.Header.Get("Location"))
+	}
+}
+
+// A60: a page elsewhere cannot begin logins in the background, by images of
+// our login endpoint; a link, a script of the site's own and a browser
+// without Fetch Metadata can.
+func TestA60BackgroundLogins(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	for name, tc := range map[string]struct {
+		header http.Header
+		status int
+	}{
+		"an image":               {http.Header{"Sec-Fetch-Mode": {"no-cors"}, "Sec-Fetch-Dest": {"image"}, "Sec-Fetch-Site": {"cross-site"}, "Accept": {"image/*"}}, 401},
+		"a frame":                {http.Header{"Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"iframe"}, "Sec-Fetch-Site": {"cross-site"}, "Accept": {"text/html"}}, 401},
+		"a link":                 {with(navigation, "Sec-Fetch-Site", "cross-site"), 302},
+		"without Fetch Metadata": {http.Header{"Accept": {"text/html"}}, 302},
+	} {
+		b := w.browser()
+		a := b.do(http.MethodGet, w.site+"/oauth2/login", tc.header, "")
+		if a.StatusCode != tc.status || (a.Header["Set-Cookie"] != nil) != (tc.status == 302) {
+			t.Errorf("%s: got status %d, cookies %q", name, a.StatusCode, a.Header["Set-Cookie"])
+		}
+	}
+}
+
 // IDPS 33, R36: a login that somebody else began names our provider, or none.
 func TestIDPS33R36ThirdPartyInitiatedLogin(t *testing.T) {
 	w := newWorld(t)

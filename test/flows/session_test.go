@@ -1,9 +1,11 @@
 package flows
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
@@ -137,7 +139,7 @@ func TestA70LifetimeAndIdle(t *testing.T) {
 // it began with does not.
 func TestSessionSlides(t *testing.T) {
 	w := newWorld(t)
-	w.caddy("pkce_auth $OP public {\nsession {\nidle 1s\nlifetime 1h\n}\n}\nreverse_proxy $UPSTREAM")
+	w.caddy("pkce_auth $OP public {\nsession {\nidle 4s\nlifetime 1h\n}\n}\nreverse_proxy $UPSTREAM")
 	b := w.browser()
 	b.login(w, "/")
 	name, value := b.sessionCookie(w)
@@ -333,5 +335,72 @@ func TestCookieDomain(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("session: got %q", a.Header["Set-Cookie"])
+	}
+}
+
+// A token that is dead when it comes would be a login again and again.
+func TestA104TokenDeadOnArrival(t *testing.T) {
+	w := newWorld(t)
+	w.op.Misbehave(provider.Faults{
+		TokenResponse: func(doc map[string]any) { doc["expires_in"] = 1 },
+		Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"token": func(http.ResponseWriter, *http.Request) bool {
+			time.Sleep(1100 * time.Millisecond) // the lifetime counts from when the request was sent
+			return false
+		}},
+	})
+	w.caddy(basic)
+	if a := w.browser().open(w.site + "/page"); a.StatusCode != http.StatusBadGateway {
+		t.Errorf("got status %d and %s", a.StatusCode, a.body)
+	}
+	w.logged("request failed", "expired before it was here")
+}
+
+// A cookie_domain that does not cover the site's host would be a login again
+// and again, for no browser keeps the cookie.
+func TestA104CookieDomainOfAnotherSite(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS("pkce_auth $OP public {\nsession {\ncookie_domain other.example\n}\n}\nreverse_proxy $UPSTREAM")
+	if a := w.browser().open(w.site + "/page"); a.StatusCode != http.StatusBadGateway {
+		t.Errorf("got status %d and %s", a.StatusCode, a.body)
+	}
+	w.logged("request failed", "cookie_domain other.example does not cover the host app.test")
+}
+
+// Sessions of several providers share the browser's budget for one site. What
+// would not fit with the others is refused at the login, before a server
+// refuses the whole request, logout included.
+func TestA81ManyLargeSessions(t *testing.T) {
+	w := newWorld(t)
+	w.op.Misbehave(provider.Faults{TokenResponse: func(doc map[string]any) {
+		doc["access_token"] = incompressible(6000)
+		delete(doc, "id_token")
+	}})
+	var providers, routes strings.Builder
+	for _, name := range []string{"a", "b", "c"} {
+		fmt.Fprintf(&providers, "pkce_auth %s {\nissuer $OP\nclient_id public\nscopes read\n}\n", name)
+		fmt.Fprintf(&routes, "pkce_auth /%[1]s* %[1]s\n", name)
+	}
+	w.caddyTLS(providers.String() + "---\n" + routes.String() + "reverse_proxy $UPSTREAM")
+	b := w.browser()
+	if a := b.open(w.site + "/a"); a.StatusCode != http.StatusOK {
+		t.Fatalf("the first: got status %d and %s", a.StatusCode, a.body)
+	}
+	refused := 0
+	for _, path := range []string{"/b", "/c"} {
+		a := b.open(w.site + path)
+		if a.StatusCode == http.StatusInternalServerError && strings.Contains(a.body, "too long for this site") {
+			refused++
+		} else if a.StatusCode != http.StatusOK {
+			t.Errorf("%s: got status %d and %s", path, a.StatusCode, a.body)
+		}
+	}
+	if refused == 0 {
+		t.Error("all of them fit: the test shows nothing")
+	}
+	if a := b.fetch(w.site + "/a"); a.StatusCode != http.StatusOK {
+		t.Errorf("the first, afterwards: got status %d", a.StatusCode)
+	}
+	if a := b.do(http.MethodPost, w.site+"/oauth2/a/logout", fetched, ""); a.StatusCode >= 400 {
+		t.Errorf("logout: got status %d", a.StatusCode)
 	}
 }

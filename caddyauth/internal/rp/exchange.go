@@ -66,6 +66,9 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	// net/http sends a POST again only where it knows that nothing of the first
 	// was processed, so the code still goes out once.
 	req.Header = header
+	// One connection per token request: what a provider sends after its answer
+	// on a connection that is kept, net/http writes into the process's log.
+	req.Close = true
 	sent := c.Provider.now()
 	resp, err := c.Provider.caller.do(req, maxTokenResponseSize)
 	if err != nil {

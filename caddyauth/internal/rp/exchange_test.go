@@ -188,17 +188,31 @@ func TestF10ErrorsHoldNoSecrets(t *testing.T) {
 			return provider.Status(500, "text/plain", r.PostForm.Encode())(w, r)
 		},
 		"a cut connection": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
+		"no HTTP": func(w http.ResponseWriter, r *http.Request) bool {
+			return answerRaw(w, r.PostForm.Encode()+"\r\n\r\n")
+		},
+		"a header that is none": func(w http.ResponseWriter, r *http.Request) bool {
+			return answerRaw(w, "HTTP/1.1 200 OK\r\n"+r.PostForm.Encode()+"\r\n\r\n")
+		},
+		"a status that is none": func(w http.ResponseWriter, r *http.Request) bool {
+			return answerRaw(w, "HTTP/1.1 "+r.PostForm.Encode()+"\r\n\r\n")
+		},
+		"more than it announced": func(w http.ResponseWriter, r *http.Request) bool {
+			return answerRaw(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"+r.PostForm.Encode())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			op := start(t, provider.Config{})
 			op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"token": answer}})
 			code, r := authorize(t, newClient(op))
 			c := newClient(op)
+			standard := standardLog(t)
 			_, err := c.Exchange(t.Context(), metadata(t, c), code, r)
 			if err == nil {
 				t.Fatal("got no error")
 			}
-			for _, text := range []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%#v", err)} {
+			time.Sleep(50 * time.Millisecond) // the time in which net/http would write
+			for _, text := range []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%#v", err), standard()} {
 				if containsAny(text, code.Reveal(), r.Verifier.Reveal(), "echo", "code=") {
 					t.Errorf("the error holds a secret: %s", text)
 				}

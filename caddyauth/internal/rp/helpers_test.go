@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"net/http"
+	"os"
+	"sync"
 	"testing"
 	"time"
 )
@@ -35,3 +38,36 @@ func (slowBody) Close() error { return nil }
 func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)
 }
+
+// answerRaw writes what no handler would.
+func answerRaw(w http.ResponseWriter, text string) bool {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	_, _ = io.WriteString(conn, text)
+	time.AfterFunc(time.Second, func() { _ = conn.Close() })
+	return true
+}
+
+// standardLog collects what goes to the process's own log, where net/http
+// writes.
+func standardLog(t *testing.T) (read func() string) {
+	var mu sync.Mutex
+	var buffer bytes.Buffer
+	log.SetOutput(writerFunc(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return buffer.Write(p)
+	}))
+	t.Cleanup(func() { log.SetOutput(os.Stderr) })
+	return func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return buffer.String()
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

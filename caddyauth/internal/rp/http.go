@@ -2,9 +2,11 @@ package rp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -41,7 +43,25 @@ func NewTransport() *http.Transport {
 	// Without transparent decompression, the limits above are limits of what
 	// travels, too.
 	t.DisableCompression = true
+	// Token requests take a connection each; resumption makes that cheap.
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	t.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(16)
+	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return proxyRefusalError(resp.StatusCode)
+		}
+		return nil
+	}
 	return t
+}
+
+// proxyRefusalError is the status with which a proxy refused to connect us.
+type proxyRefusalError int
+
+func (p proxyRefusalError) Error() string {
+	return fmt.Sprintf("the proxy answered status %d %s", int(p), http.StatusText(int(p)))
 }
 
 func newCaller(transport http.RoundTripper, timeout time.Duration) *caller {
@@ -77,12 +97,12 @@ func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 	req.Header.Set("User-Agent", "caddy-pkce-auth")
 	resp, err := c.client.Do(req.WithContext(ctx))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, withoutURL(err))
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, transportError(ctx, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading the answer: %w", ErrUnavailable, withoutURL(err))
+		return nil, fmt.Errorf("%w: reading the answer: %w", ErrUnavailable, transportError(ctx, err))
 	}
 	if int64(len(body)) > limit {
 		return nil, fmt.Errorf("%w: answer is larger than %d bytes", ErrInvalid, limit)
@@ -90,20 +110,27 @@ func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 	return &response{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }
 
-// get fetches a JSON document.
-func (c *caller) get(ctx context.Context, target string, limit int64) ([]byte, error) {
+// fetch gets a document and reads it. It runs in goroutines of its own, where
+// a panic would end the process with every session in it; so one in a library
+// that reads what a provider sent becomes an error.
+func fetch[T any](ctx context.Context, c *caller, target string, limit int64, parse func([]byte) (T, error)) (doc T, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("%w: reading it panicked: %s", ErrInvalid, printable(fmt.Sprint(panicked), maxTransportError))
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, withoutURL(err))
+		return doc, fmt.Errorf("%w: not a URL that can be fetched", ErrMisconfigured)
 	}
 	resp, err := c.do(req, limit)
 	if err != nil {
-		return nil, err
+		return doc, err
 	}
 	if resp.status != http.StatusOK {
-		return nil, statusError(resp.status)
+		return doc, statusError(resp.status)
 	}
-	return resp.body, nil
+	return parse(resp.body)
 }
 
 // statusError says what an unexpected status means. Redirects are not
@@ -119,14 +146,39 @@ func statusError(status int) error {
 	}
 }
 
-// withoutURL takes the URL off the errors of net/http, which names it whole,
-// query included.
-func withoutURL(err error) error {
-	if urlErr, ok := errors.AsType[*url.Error](err); ok {
-		return urlErr.Err
+// transportError keeps of an error of net/http what helps: that a name is
+// unknown, a connection refused, a certificate not trusted, the time up. The
+// rest it replaces, for net/http quotes the URL with its query, and of an
+// answer that is not HTTP the line it stumbled over, which may hold a token
+// (F10).
+func transportError(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 	}
-	return err
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if urlErr, ok := errors.AsType[*url.Error](err); ok {
+		err = urlErr.Err
+	}
+	if refusal, ok := errors.AsType[proxyRefusalError](err); ok {
+		return refusal
+	}
+	if untrusted, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return errors.New(printable(untrusted.Error(), maxTransportError))
+	}
+	if failed, ok := errors.AsType[*net.OpError](err); ok { // DNS errors among them
+		return errors.New(printable(failed.Error(), maxTransportError))
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the connection was closed before the whole answer was here")
+	}
+	return errors.New("what came is not an answer in HTTP, or not one for https")
 }
+
+// maxTransportError bounds what is kept of such an error, for certificates
+// may hold long lists of names.
+const maxTransportError = 300
 
 // checkEndpoint says whether a URL may be called, or browsers be sent to it:
 // https, or http on a loopback name when the issuer is one as well; no

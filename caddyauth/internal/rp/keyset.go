@@ -177,11 +177,7 @@ func (s *keySet) fetch(ctx context.Context, uri string) error {
 }
 
 func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
-	var keys []jose.JSONWebKey
-	data, err := s.caller.get(ctx, uri, maxKeySetSize)
-	if err == nil {
-		keys, err = parseKeys(data)
-	}
+	keys, err := fetch(ctx, s.caller, uri, maxKeySetSize, parseKeys)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {

@@ -104,11 +104,9 @@ func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) {
 }
 
 func (p *Provider) fetchMetadata(ctx context.Context, done chan struct{}) {
-	var m *Metadata
-	data, err := p.caller.get(ctx, discoveryURL(p.issuer), maxMetadataSize)
-	if err == nil {
-		m, err = parseMetadata(data, p.issuer)
-	}
+	m, err := fetch(ctx, p.caller, discoveryURL(p.issuer), maxMetadataSize, func(data []byte) (*Metadata, error) {
+		return parseMetadata(data, p.issuer)
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
