@@ -6,7 +6,7 @@
 //
 //	request
 //	 │ endpoint?   endpoints.go   callback, login, logout, signed-out, error: they end here
-//	 │ scrub       upstream.go    what the client says about its identity goes
+//	 │ scrub       scrub.go       what the client says about its identity goes
 //	 │ bypass?     bypass.go      paths and matchers that need no session
 //	 │ session     relyingparty.go, internal/session
 //	 │ decide      handler.go     pure: forward, login or refuse
@@ -28,7 +28,7 @@
 //	origin.go cookies.go endpoints.go       where we are: origins, names, paths
 //	navigation.go returnto.go bypass.go     decisions about a request, pure
 //	login.go loginstate.go callback.go flights.go logout.go   the flow
-//	upstream.go response.go authstate.go    the border to the upstream
+//	scrub.go upstream.go response.go authstate.go   the border to the upstream
 //	errors.go errorendpoint.go pages.go     when it does not work
 //	secrets.go stores.go                    secrets, and where sessions are kept
 //
