@@ -132,25 +132,30 @@ func TestK7ProvisioningCallsNobody(t *testing.T) {
 	}
 }
 
+// reloads gives a function that loads one configuration after the other, all
+// on one port, as in real life.
+func (w *world) reloads() func(options string) {
+	w.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.site = "http://" + listener.Addr().String()
+	listener.Close()
+	return func(options string) {
+		w.t.Helper()
+		if err := w.load(w.site, "pkce_auth $OP public {\n"+options+"\n}\nreverse_proxy $UPSTREAM"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
 // K8: a reload loses no session, no login that is under way, and no key; not
 // even one that changes a timeout, without a cookie_secret.
 func TestK8ReloadLosesNothing(t *testing.T) {
 	w := newWorld(t)
-	// One port for both configurations, as in real life.
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	load := func(options string) {
-		t.Helper()
-		if err := w.load("http://"+address, "pkce_auth $OP public {\n"+options+"\n}\nreverse_proxy $UPSTREAM"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	load := w.reloads()
 	load("timeout 5s")
-	w.site = "http://" + address
 	b, other := w.browser(), w.browser()
 	b.login(w, "/")
 	callback := other.callback(w, "/under/way")
@@ -169,7 +174,7 @@ func TestK8ReloadLosesNothing(t *testing.T) {
 		t.Errorf("a reload that changes nothing about the provider fetched its metadata anew")
 	}
 	// A failed load takes nothing from the configuration in use.
-	if err := w.load("http://"+address, "pkce_auth $OP public {\ncookie_secret {env.TEST_UNSET}\n}"); err == nil {
+	if err := w.load(w.site, "pkce_auth $OP public {\ncookie_secret {env.TEST_UNSET}\n}"); err == nil {
 		t.Error("a broken configuration loaded")
 	}
 	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
@@ -186,19 +191,8 @@ func TestK8ReloadLosesNothing(t *testing.T) {
 // again, are all answered, by one configuration or the other.
 func TestReloadUnderLoad(t *testing.T) {
 	w := newWorld(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	load := func(i int) {
-		if err := w.load("http://"+address, "pkce_auth $OP public {\nheader_up X-Auth-N "+strings.Repeat("n", i+1)+"\n}\nreverse_proxy $UPSTREAM"); err != nil {
-			t.Error(err)
-		}
-	}
-	load(0)
-	w.site = "http://" + address
+	load := w.reloads()
+	load("header_up X-Auth-N n")
 	b := w.browser()
 	b.login(w, "/")
 	done := make(chan struct{})
@@ -229,7 +223,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		})
 	}
 	for i := range 5 {
-		load(i + 1)
+		load("header_up X-Auth-N n" + strings.Repeat("n", i))
 		before := answered.Load()
 		w.eventually("requests are answered after a reload", func() bool { return answered.Load() >= before+10 })
 	}
@@ -241,32 +235,20 @@ func TestReloadUnderLoad(t *testing.T) {
 func TestCookieSecretRotation(t *testing.T) {
 	const second, third = olderSecret, thirdSecret
 	w := newWorld(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	load := func(secrets string) {
-		t.Helper()
-		if err := w.load("http://"+address, "pkce_auth $OP public {\ncookie_secret "+secrets+"\n}\nreverse_proxy $UPSTREAM"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	load(cookieSecret)
-	w.site = "http://" + address
+	load := w.reloads()
+	load("cookie_secret " + cookieSecret)
 	early, late := w.browser(), w.browser()
 	early.login(w, "/")
-	load(cookieSecret + " " + second)
+	load("cookie_secret " + cookieSecret + " " + second)
 	callback := late.callback(w, "/late")
-	load(second + " " + cookieSecret)
+	load("cookie_secret " + second + " " + cookieSecret)
 	if a := late.open(callback); a.body != "upstream /late" {
 		t.Errorf("a login across a rotation: got %q", a.body)
 	}
 	if a := early.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
 		t.Errorf("the session of the old secret: got status %d", a.StatusCode)
 	}
-	load(second)
+	load("cookie_secret " + second)
 	if a := late.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
 		t.Errorf("the session of the new secret: got status %d", a.StatusCode)
 	}
@@ -275,7 +257,7 @@ func TestCookieSecretRotation(t *testing.T) {
 	}
 	// Key lost: everybody logs in again, no loop, no 500.
 	stale := late.callback2(w)
-	load(third)
+	load("cookie_secret " + third)
 	if a := late.open(stale); a.StatusCode != http.StatusOK {
 		t.Errorf("a login whose key is lost: got status %d and %q", a.StatusCode, a.body)
 	}
