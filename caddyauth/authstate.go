@@ -29,6 +29,7 @@ type authState struct {
 	*requestState
 	party   *relyingParty
 	session *session.Session
+	loaded  uint64 // the session's generation in the browser's cookie
 	result  string
 	reason  reason
 }
@@ -39,6 +40,7 @@ const stateVar = "pkce_auth"
 // Results, as the placeholder says them.
 const (
 	resultSession   = "session"
+	resultRefreshed = "refreshed"
 	resultBypass    = "bypass"
 	resultAnonymous = "anonymous"
 	resultDenied    = "denied"
@@ -79,6 +81,9 @@ func (s *requestState) of(p *relyingParty) *authState {
 	}
 	return nil
 }
+
+// refreshed reports whether the session is newer than what the browser has.
+func (a *authState) refreshed() bool { return a.session != nil && a.session.Generation > a.loaded }
 
 // setCookies adds to a response the cookies that write makes, and remembers
 // them as ours: another handler of ours may look at the response, and drops

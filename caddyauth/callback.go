@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -66,6 +67,10 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case o == nil:
 		p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
+	case o.session == nil && state.silent && wantsInteraction(o.failure.err):
+		if f := p.startLogin(w, r, loginStart{returnTo: state.returnTo, attempt: state.attempt, interactive: true}); f != nil {
+			p.failCallback(w, r, *f)
+		}
 	case o.session == nil:
 		f := o.failure
 		f.returnTo = state.returnTo
@@ -73,6 +78,14 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 	default:
 		p.finish(w, r, o.session, state.returnTo, at)
 	}
+}
+
+// wantsInteraction reports whether the provider says that it must show
+// something to the user, which prompt=none kept it from (OpenID Connect Core
+// section 3.1.2.6).
+func wantsInteraction(err error) bool {
+	oauthErr, ok := errors.AsType[*rp.OAuthError](err)
+	return ok && slices.Contains([]string{"login_required", "consent_required", "interaction_required", "account_selection_required"}, oauthErr.Code)
 }
 
 // complete turns an authorization response into a session: one token request,
@@ -167,19 +180,19 @@ func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *log
 		return
 	}
 	target := p.returnTo(at.String()+state.returnTo, at)
-	_, err = p.load(r, a.cookies)
+	_, err = p.load(r, a)
 	switch {
 	case err == nil:
 		p.logger.Debug("callback without its login state, but with a session", zap.String("provider", p.name), zap.Error(cause))
 		redirect(w, http.StatusSeeOther, at.String()+target)
 	case !errors.Is(err, session.ErrNone):
-		p.failCallback(w, r, failure{reason: reasonSessionUnavailable, err: err, returnTo: target})
+		p.failCallback(w, r, failure{reason: reasonFor(err), err: err, returnTo: target})
 	case response.Error != nil || kindOf(r) != navigation:
 		p.failCallback(w, r, failure{reason: reasonStateGone, err: cause, returnTo: target})
 	case state.attempt > 0:
 		p.failCallback(w, r, failure{reason: reasonCookies, err: cause, returnTo: target})
 	default:
-		if f := p.startLogin(w, r, target, state.attempt+1); f != nil {
+		if f := p.startLogin(w, r, loginStart{returnTo: target, attempt: state.attempt + 1}); f != nil {
 			p.failCallback(w, r, *f)
 		}
 	}

@@ -66,6 +66,7 @@ type cookieNames struct {
 	session string
 	login   string // login states have a name each, which begins with this
 	failure string // who may read the provider's words on the error page
+	hint    string // the ID token, for the logout
 }
 
 // names derives the names of a provider's cookies. The stem is "pkce_auth",
@@ -80,14 +81,20 @@ func (s *SessionConfig) names(stem string, secure bool) cookieNames {
 		session = prefixSecure + stem
 	}
 	if !secure {
-		return cookieNames{session: bare(session), login: stem + loginInfix, failure: stem + failureSuffix}
+		return cookieNames{session: bare(session), login: stem + loginInfix, failure: stem + failureSuffix, hint: stem + hintSuffix}
 	}
-	return cookieNames{session: session, login: prefixHostHTTP + stem + loginInfix, failure: prefixHostHTTP + stem + failureSuffix}
+	return cookieNames{
+		session: session,
+		login:   prefixHostHTTP + stem + loginInfix,
+		failure: prefixHostHTTP + stem + failureSuffix,
+		hint:    prefixSecure + stem + hintSuffix, // __Host- would ask for the path /
+	}
 }
 
 const (
 	loginInfix    = ".l" // between the stem and the rest of a login state's name
 	failureSuffix = ".e"
+	hintSuffix    = ".h"
 )
 
 func (s *SessionConfig) sameSite() http.SameSite {
@@ -128,7 +135,7 @@ func isOwnCookie(name string, custom []cookieNames) bool {
 		if rest, ok := strings.CutPrefix(name, own.session); ok && (rest == "" || isChunk(rest)) {
 			return true
 		}
-		if strings.HasPrefix(name, own.login) || name == own.failure {
+		if strings.HasPrefix(name, own.login) || name == own.failure || name == own.hint {
 			return true
 		}
 	}

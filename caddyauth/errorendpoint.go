@@ -79,11 +79,11 @@ func (p *relyingParty) sealFailure(f failure, reader string) (string, error) {
 	w.Text(reader)
 	w.Text(f.returnTo)
 	w.Time(p.now())
-	return p.failures.Seal(w.Bytes())
+	return p.sealing.failures.Seal(w.Bytes())
 }
 
 func (p *relyingParty) openFailure(text string) (f failure, reader string, err error) {
-	data, err := p.failures.Open(text)
+	data, err := p.sealing.failures.Open(text)
 	if err != nil {
 		return failure{}, "", err
 	}

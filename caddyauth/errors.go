@@ -15,6 +15,7 @@ import (
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // reason is why a request failed, as one word of a closed list. It stands in
@@ -48,6 +49,7 @@ type failure struct {
 	description string // the provider's words, shown escaped
 	returnTo    string // where "try again" leads; empty: the start page
 	id          string // of the log line, shown on the page
+	retryAfter  time.Duration
 }
 
 // Levels: an operator must act on Error, may look at Warn, and can read the
@@ -73,11 +75,12 @@ var reasonLevels = map[reason]zapcore.Level{
 
 // hints tell an operator what to do, where that can be said.
 var hints = map[reason]string{
-	reasonMisdirected:   "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
-	reasonUnavailable:   "check that Caddy can reach the issuer; it is asked again by itself",
-	reasonMisconfigured: "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
-	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
-	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
+	reasonMisdirected:        "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
+	reasonSessionUnavailable: "make Caddy's storage readable and writable, or give a cookie_secret",
+	reasonUnavailable:        "check that Caddy can reach the issuer; it is asked again by itself",
+	reasonMisconfigured:      "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
+	reasonTooLarge:           "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
+	reasonInvalid:            "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
 
 // statuses of the reasons.
@@ -114,6 +117,8 @@ func reasonFor(err error) reason {
 		return reasonRefused
 	case errors.Is(err, rp.ErrInvalid):
 		return reasonInvalid
+	case errors.Is(err, sealed.ErrKeys):
+		return reasonSessionUnavailable
 	default:
 		if _, ok := errors.AsType[*sealed.TooLargeError](err); ok {
 			return reasonTooLarge
@@ -168,7 +173,8 @@ func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) e
 	a.reason, a.result = f.reason, resultDenied
 	authored(w.Header())
 	if f.reason == reasonUnavailable || f.reason == reasonSessionUnavailable {
-		w.Header().Set("Retry-After", strconv.Itoa(int(rp.RetryAfter/time.Second)))
+		wait := max(f.retryAfter, rp.RetryAfter)
+		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
 	}
 	status := statuses[f.reason]
 	public := caddyhttp.Error(status, errors.New(texts[f.reason].title))
@@ -182,6 +188,27 @@ func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) e
 	p.writeJSON(w, status, map[string]string{"error": string(f.reason), "id": f.id})
 	return nil
 }
+
+// failSession answers when there may be a session that cannot be used now: its
+// cookie stays, and the request does not pass for anonymous.
+func (p *relyingParty) failSession(w http.ResponseWriter, r *http.Request, err error) error {
+	if r.Context().Err() != nil { // it was waiting for a refresh, and went away
+		return caddyhttp.Error(statusClientClosedRequest, r.Context().Err())
+	}
+	why := reasonFor(err)
+	if why != reasonUnavailable && why != reasonMisconfigured {
+		why = reasonSessionUnavailable
+	}
+	f := failure{reason: why, err: err, retryAfter: rp.RetryAfter}
+	if backoff, ok := errors.AsType[*session.BackoffError](err); ok {
+		f.retryAfter = max(time.Second, backoff.Wait)
+	}
+	return p.fail(w, r, f)
+}
+
+// statusClientClosedRequest is what Caddy, too, notes of a client that did not
+// wait for the answer.
+const statusClientClosedRequest = 499
 
 // refuse answers 401: with a challenge (RFC 9110 section 11.6.1), and with
 // where to log in, as JSON for programs that can send a person there, as a

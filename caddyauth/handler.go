@@ -27,7 +27,7 @@ func init() { caddy.RegisterModule(Handler{}) }
 // ------------|---------------
 // `{http.auth.user.id}` | The subject of the ID token, the `sub` claim
 // `{http.auth.user.*}` | Any claim of the ID token, nested with dots (`realm_access.roles`) or by its literal name (`https://example.com/roles`). Lists print comma-separated and work with `in` in CEL
-// `{http.auth.pkce_auth.result}` | `session`, `bypass`, `anonymous` or `denied`
+// `{http.auth.pkce_auth.result}` | `session`, `refreshed`, `bypass`, `anonymous` or `denied`
 // `{http.auth.pkce_auth.provider}` | The provider's name
 // `{http.auth.pkce_auth.login_url}` | Where to log in
 // `{http.auth.pkce_auth.logout_url}` | Where to log out
@@ -163,10 +163,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	bypassed := h.bypass.matches(r)
 	s, err := a.session, error(nil)
 	if s == nil {
-		s, err = h.party.load(r, a.cookies)
+		s, err = h.party.load(r, a)
 	}
 	if err != nil && !errors.Is(err, session.ErrNone) && !bypassed {
-		return h.party.fail(w, r, failure{reason: reasonSessionUnavailable, err: err})
+		return h.party.failSession(w, r, err)
 	}
 	kind := background
 	if s == nil { // else it makes no difference
@@ -179,9 +179,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch d {
 	case forward, forwardBypassed, forwardAnonymous:
 		a.session, a.result = s, d.result()
+		if a.refreshed() {
+			a.result = resultRefreshed
+		}
 		return h.forward(w, r, a, next)
 	case login:
-		if f := h.party.startLogin(w, r, "", 0); f != nil {
+		if f := h.party.startLogin(w, r, loginStart{}); f != nil {
 			return h.party.fail(w, r, *f)
 		}
 		return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,15 +15,24 @@ import (
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 )
 
+// loginStart is what differs from one login to the next. The zero value is
+// that of a request that needs a session.
+type loginStart struct {
+	returnTo    string     // where to go afterwards; empty: the URL that was asked for
+	attempt     int        // how often this login had to begin anew
+	interactive bool       // whether the user must be able to act, whatever is configured
+	params      []rp.Param // that the link to our login added
+}
+
 // startLogin sends the browser to the provider: a fresh verifier, nonce and
-// state, the state's cookie, and a redirect to the authorization endpoint. An
-// empty returnTo means the URL that was asked for. If there is a failure,
-// nothing has been written: who calls knows how to say it.
-func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, returnTo string, attempt int) *failure {
+// state, the state's cookie, and a redirect to the authorization endpoint. If
+// there is a failure, nothing has been written: who calls knows how to say it.
+func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start loginStart) *failure {
 	at, err := p.site.origins.of(r)
 	if err != nil {
 		return &failure{reason: reasonMisdirected, err: err}
 	}
+	returnTo := start.returnTo
 	if returnTo == "" {
 		returnTo = p.requested(r, at)
 	}
@@ -32,8 +43,16 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, return
 	if err != nil {
 		return &failure{reason: reasonUnavailable, err: fmt.Errorf("metadata of the provider: %w", err), returnTo: returnTo}
 	}
-	state := newLoginState(returnTo, attempt, p.now())
-	location, err := p.authorizationURL(r, metadata, state, at)
+	state := newLoginState(returnTo, start.attempt, p.now())
+	extra := p.extraParams(r, start)
+	state.silent = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"})
+	param, err := p.logins.param(state)
+	if err != nil {
+		return &failure{reason: reasonFor(err), err: err}
+	}
+	location, err := p.client.AuthorizationURL(metadata, rp.AuthRequest{
+		Transaction: state.tx, RedirectURI: p.redirectURI(at), State: param, Extra: extra,
+	})
 	if err != nil {
 		return &failure{reason: reasonFor(err), err: err}
 	}
@@ -41,31 +60,18 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, return
 	if err := a.setCookies(w.Header(), func(h http.Header) error {
 		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)
 	}); err != nil {
-		return &failure{reason: reasonInternal, err: err}
+		return &failure{reason: reasonFor(err), err: err}
 	}
 	authored(w.Header())
 	skipAccessLog(r) // the Location holds the state
 	p.logger.Info("login started", zap.String("provider", p.name), zap.String("client_ip", clientIP(r)),
-		zap.String("host", at.host), zap.String("path", originalURL(r).Path), zap.Int("attempt", attempt))
+		zap.String("host", at.host), zap.String("path", originalURL(r).Path), zap.Int("attempt", start.attempt))
 	status := http.StatusFound
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		status = http.StatusSeeOther
 	}
 	redirect(w, status, location)
 	return nil
-}
-
-func (p *relyingParty) authorizationURL(r *http.Request, m *rp.Metadata, state *loginState, at origin) (string, error) {
-	param, err := p.logins.param(state)
-	if err != nil {
-		return "", err
-	}
-	return p.client.AuthorizationURL(m, rp.AuthRequest{
-		Transaction: state.tx,
-		RedirectURI: p.redirectURI(at),
-		State:       param,
-		Extra:       p.extraParams(r),
-	})
 }
 
 // checkCookieDomain says when no browser would keep the session's cookie: the
@@ -85,18 +91,42 @@ func (p *relyingParty) redirectURI(at origin) string {
 }
 
 // extraParams are the configured parameters, with the request's placeholders
-// replaced. Nothing that a URL says gets in by itself (A54).
-func (p *relyingParty) extraParams(r *http.Request) []rp.Param {
-	if len(p.params) == 0 {
-		return nil
+// replaced, and those that the link to our login may add, in place of a
+// configured one of the same name. Nothing else that a URL says gets in (A54).
+func (p *relyingParty) extraParams(r *http.Request, start loginStart) []rp.Param {
+	params := slices.Clone(start.params)
+	given := func(name string) bool {
+		return slices.ContainsFunc(params, func(param rp.Param) bool { return param.Name == name })
 	}
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	params := make([]rp.Param, 0, len(p.params))
-	for name, value := range p.params {
-		params = append(params, rp.Param{Name: name, Value: repl.ReplaceAll(value, "")})
+	if len(p.policy.params) > 0 {
+		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+		for name, value := range p.policy.params {
+			if !given(name) {
+				params = append(params, rp.Param{Name: name, Value: repl.ReplaceAll(value, "")})
+			}
+		}
+	}
+	if start.interactive {
+		params = slices.DeleteFunc(params, func(param rp.Param) bool { return param.Name == "prompt" })
 	}
 	return params
 }
+
+// loginParams are the parameters in a link to our login that may go on to the
+// provider.
+func (p *relyingParty) loginParams(q url.Values) (params []rp.Param) {
+	for _, name := range p.policy.loginParams {
+		value := q.Get(name)
+		unfit := strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f })
+		if value != "" && len(value) <= maxLoginParam && !unfit {
+			params = append(params, rp.Param{Name: name, Value: value})
+		}
+	}
+	return params
+}
+
+// maxLoginParam bounds one such parameter. The longest in use are invitations.
+const maxLoginParam = 1024
 
 // serveLogin begins a login on request: that of a program's user after a 401,
 // or of a provider's bookmark (OpenID Connect Core section 4). A provider
@@ -117,7 +147,7 @@ func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error 
 	if target == "" {
 		target = q.Get("target_link_uri")
 	}
-	if f := p.startLogin(w, r, p.returnTo(target, at), 0); f != nil {
+	if f := p.startLogin(w, r, loginStart{returnTo: p.returnTo(target, at), params: p.loginParams(q)}); f != nil {
 		return p.fail(w, r, *f)
 	}
 	return nil

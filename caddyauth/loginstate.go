@@ -33,6 +33,10 @@ type loginState struct {
 	tx       rp.Transaction
 	returnTo string
 
+	// silent says that the provider was asked not to show anything, with
+	// prompt=none. If it must, the login begins anew without that, once.
+	silent bool
+
 	// attempt counts how often in a row this login had to begin anew because
 	// its state was gone. It stands in front of the sealed part of `state`, in
 	// the clear, so that it ends a loop even when nothing can be opened any
@@ -144,6 +148,7 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 		}
 		s.tx = rp.Transaction{Verifier: rp.NewSecret(encode32(verifier)), Nonce: rp.NewSecret(encode32(nonce))}
 		s.returnTo = returnTo
+		s.silent = r.Number() == 1
 		return nil
 	}
 	return fmt.Errorf("%w: its cookie is not there", errStateGone)
@@ -170,6 +175,9 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	w.Text(decode32(s.tx.Verifier))
 	w.Text(decode32(s.tx.Nonce))
 	w.Text(s.returnTo)
+	if s.silent {
+		w.Number(1)
+	}
 	return l.box.Seal(w.Bytes(), name)
 }
 

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -52,8 +51,18 @@ func init() {
 		"callback_path":   {usage: "<path>", parse: text1(func(p *parser) *string { return &p.provider.CallbackPath })},
 		"cookie_secret":   {usage: "<secret> [<older secret>…]", parse: texts1(func(p *parser) *[]string { return &p.provider.CookieSecret })},
 		"session":         {usage: "[cookie] { … }", parse: parseSession},
+		"login_param":     {usage: "<name>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().LoginParams })},
+		"organization":    {usage: "<id or name>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Organizations })},
+		"max_age":         {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.authorization().MaxAge })},
+		"acr_values":      {usage: "<value>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().ACRValues })},
+		"refresh":         {usage: "auto|off|<duration before expiry>", parse: parseRefresh},
+		"logout":          {usage: "auto|oidc|auth0|cognito|local", parse: text1(func(p *parser) *string { return &p.logout().Style })},
 		"clock_skew":      {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.ClockSkew })},
 		"timeout":         {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.Timeout })},
+
+		"resource_on_refresh":  {usage: "on|off", parse: parseResourceOnRefresh},
+		"post_logout_redirect": {usage: "<url>", parse: text1(func(p *parser) *string { return &p.logout().Redirect })},
+		"revoke_on_logout":     {usage: "on|off", parse: parseRevokeOnLogout},
 
 		// of the route
 		"bypass":       {of: ofRoute, usage: "<path> | @<matcher> | <matcher> <arguments>", repeatable: true, parse: parseBypass},
@@ -61,9 +70,8 @@ func init() {
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 	}
 	for _, name := range []string{
-		"resource_on_refresh", "organization", "allowed_tenants", "discovery_url", "endpoints", "claims_from", "session_claims",
-		"login_param", "max_age", "acr_values", "response_mode", "par", "dpop", "profile", "request_object", "refresh", "userinfo",
-		"logout", "post_logout_redirect", "revoke_on_logout", "backchannel_logout", "tls_trust_pool",
+		"allowed_tenants", "discovery_url", "endpoints", "claims_from", "session_claims", "response_mode", "par", "dpop", "profile",
+		"request_object", "userinfo", "backchannel_logout", "tls_trust_pool",
 	} {
 		options[name] = option{later: notYet}
 	}
@@ -81,6 +89,32 @@ func (p *parser) authorization() *Authorization {
 		p.provider.Authorization = new(Authorization)
 	}
 	return p.provider.Authorization
+}
+
+func (p *parser) logout() *LogoutConfig {
+	if p.provider.Logout == nil {
+		p.provider.Logout = new(LogoutConfig)
+	}
+	return p.provider.Logout
+}
+
+func parseResourceOnRefresh(p *parser) (err error) {
+	p.authorization().ResourceOnRefresh, err = p.onOff("resource_on_refresh")
+	return err
+}
+
+func parseRevokeOnLogout(p *parser) error {
+	on, err := p.onOff("revoke_on_logout")
+	p.logout().Revoke = &on
+	return err
+}
+
+// onOff reads a switch.
+func (p *parser) onOff(name string) (bool, error) {
+	if !p.NextArg() || p.Val() != "on" && p.Val() != "off" {
+		return false, p.usage(name, options[name])
+	}
+	return p.Val() == "on", nil
 }
 
 // text1 reads exactly one argument.
@@ -224,117 +258,4 @@ func (p *parser) bypassPaths() error {
 		p.handler.BypassPaths = append(p.handler.BypassPaths, path)
 	}
 	return nil
-}
-
-// sessionOptions are the options of the session block.
-var sessionOptions = map[string]func(*parser, *SessionConfig) error{
-	"lifetime":      func(p *parser, s *SessionConfig) error { return p.sessionDuration(&s.Lifetime) },
-	"idle":          func(p *parser, s *SessionConfig) error { return p.sessionDuration(&s.Idle) },
-	"cookie_name":   func(p *parser, s *SessionConfig) error { return p.sessionText(&s.CookieName) },
-	"cookie_domain": func(p *parser, s *SessionConfig) error { return p.sessionText(&s.CookieDomain) },
-	"same_site":     func(p *parser, s *SessionConfig) error { return p.sessionText(&s.SameSite) },
-}
-
-func (p *parser) sessionText(into *string) error {
-	if !p.NextArg() || p.Val() == "" {
-		return p.ArgErr()
-	}
-	*into = p.Val()
-	return nil
-}
-
-func (p *parser) sessionDuration(into *caddy.Duration) (err error) {
-	if !p.NextArg() {
-		return p.ArgErr()
-	}
-	*into, err = parseDuration(p.Dispenser)
-	return err
-}
-
-func parseSession(p *parser) error {
-	s := new(SessionConfig)
-	if p.NextArg() {
-		store := p.Val()
-		switch store {
-		case "memory", "storage", "redis":
-			return p.Errf("session %s is not yet supported: the only store so far is cookie", store)
-		}
-		module, err := caddyfile.UnmarshalModule(caddyfile.NewDispenser([]caddyfile.Token{p.Token()}), "pkce_auth.sessions."+store)
-		if err != nil {
-			return p.Errf("there is no session store %s: the only one so far is cookie", store)
-		}
-		s.StoreRaw = caddyconfig.JSONModuleObject(module, "kind", store, nil)
-		if p.NextArg() {
-			return p.usage("session", options["session"])
-		}
-	}
-	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		name := p.Val()
-		parse, ok := sessionOptions[name]
-		switch {
-		case name == "revocations":
-			return p.Errf("session: revocations is not yet supported%s", notYet)
-		case !ok:
-			return p.Errf("session: unknown option %s%s; the options are: %s", name, didYouMean(name, keys(sessionOptions)), strings.Join(keys(sessionOptions), " "))
-		}
-		if before, ok := p.given[name]; ok {
-			return p.Errf("session: %s is given twice, first on line %d", name, before.Line)
-		}
-		p.given[name] = p.Token()
-		if err := parse(p, s); err != nil {
-			return err
-		}
-		if p.NextArg() {
-			return p.ArgErr()
-		}
-	}
-	p.provider.Session = s
-	return nil
-}
-
-func keys[V any](m map[string]V) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	return sorted(names)
-}
-
-func sorted(names []string) []string {
-	slices.Sort(names)
-	return names
-}
-
-// didYouMean suggests the one known name that is nearest, if any is near.
-func didYouMean(name string, known []string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if d := editDistance(name, k); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return ", did you mean " + best + "?"
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

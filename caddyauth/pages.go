@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"go.uber.org/zap"
 )
@@ -30,6 +31,10 @@ var pagePolicy = func() string {
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
 		"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 }()
+
+// formPolicy is that of a page whose form ends at the provider, by redirects
+// that browsers hold to form-action, too, and that nobody can list beforehand.
+var formPolicy = strings.Replace(pagePolicy, "form-action 'self'; ", "", 1)
 
 // page is what a page of ours says.
 type page struct {
@@ -98,6 +103,9 @@ func (p *relyingParty) errorPage(f failure) page {
 		label = "Log in"
 	}
 	shown.Links = []link{{again, label}, start}
+	if f.reason == reasonDenied { // the provider knows somebody whom it does not let in
+		shown.Links = []link{{again, label}, {p.site.endpoints.prefix + pathLogout, "Use another account"}}
+	}
 	return shown
 }
 
@@ -138,6 +146,9 @@ func (p *relyingParty) writePage(w http.ResponseWriter, status int, shown page) 
 		p.logger.Error("page cannot be shown", zap.Error(err))
 	}
 	authored(w.Header())
+	if shown.Post != nil {
+		w.Header().Set("Content-Security-Policy", formPolicy)
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)

@@ -1,11 +1,10 @@
 package caddyauth
 
 import (
-	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -41,6 +40,33 @@ type Provider struct {
 	// What is asked for at login.
 	Authorization *Authorization `json:"authorization,omitempty"`
 
+	Site
+
+	// The secrets that seal cookies: the first seals, all of them open. Each is
+	// 64 or more hexadecimal digits, else base64 of at least 32 bytes, else at
+	// least 32 bytes as they are. Give them as `{env.NAME}` or `{file./path}`.
+	// Default: one that is made at first use, kept in Caddy's storage and
+	// rotated there, so that all who share the storage share the sessions.
+	CookieSecret []string `json:"cookie_secret,omitempty"`
+
+	// How sessions are kept and how long they last.
+	Session *SessionConfig `json:"session,omitempty"`
+
+	// How a logout goes on at the provider.
+	Logout *LogoutConfig `json:"logout,omitempty"`
+
+	// How far the provider's clock may be off ours, in the dates of its
+	// tokens. Default: `60s`.
+	ClockSkew caddy.Duration `json:"clock_skew,omitempty"`
+
+	// The longest time that one call to the provider may take. Default: `10s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+}
+
+const defaultPrefix = "/oauth2"
+
+// Site is where we are: as browsers see it, and below which paths.
+type Site struct {
 	// The origins of this site as browsers see them, such as
 	// `https://app.example.com`. Needed when something in front of Caddy ends
 	// TLS and is not among Caddy's `trusted_proxies`. Requests to any other
@@ -56,83 +82,25 @@ type Provider struct {
 	// The path of the redirect URI, which must be registered at the provider.
 	// Default: `<prefix>/callback`.
 	CallbackPath string `json:"callback_path,omitempty"`
-
-	// The secrets that seal cookies: the first seals, all of them open. Each is
-	// 64 or more hexadecimal digits, else base64 of at least 32 bytes, else at
-	// least 32 bytes as they are. Give them as `{env.NAME}` or `{file./path}`.
-	// Default: one made at random for the life of the process, so that sessions
-	// end with it and are not shared.
-	CookieSecret []string `json:"cookie_secret,omitempty"`
-
-	// How sessions are kept and how long they last.
-	Session *SessionConfig `json:"session,omitempty"`
-
-	// How far the provider's clock may be off ours, in the dates of its
-	// tokens. Default: `60s`.
-	ClockSkew caddy.Duration `json:"clock_skew,omitempty"`
-
-	// The longest time that one call to the provider may take. Default: `10s`.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 
-// Authorization is what the authorization request asks for.
-type Authorization struct {
-	// The scopes, sent exactly as written. With `openid` among them an ID token
-	// is required, and the session knows who the user is; without it, none is
-	// expected. Default: `openid`, `profile`, `email`.
-	Scopes []string `json:"scopes,omitempty"`
+// LogoutConfig is how a logout goes on at the provider. The session of this
+// site ends in any case.
+type LogoutConfig struct {
+	// How the provider is told: `oidc` at its `end_session_endpoint`, `auth0`
+	// at `/v2/logout`, `cognito` at `/logout`, `local` not at all; `auto` takes
+	// what the provider's metadata, or its name, say. Default: `auto`. Source:
+	// OpenID Connect RP-Initiated Logout 1.0, section 2.
+	Style string `json:"style,omitempty"`
 
-	// The identifier of the API that the access token is for, as Auth0, Ory
-	// Hydra and Authelia take it. Default: none, and the parameter is not sent.
-	Audience string `json:"audience,omitempty"`
+	// Where the provider sends the browser afterwards; it must be registered
+	// there. Default: `<public origin><prefix>/signed-out`.
+	Redirect string `json:"redirect,omitempty"`
 
-	// The APIs that the access token is for, as absolute URIs. Sent with the
-	// authorization request and with the code. Default: none. Source: RFC 8707.
-	Resources []string `json:"resources,omitempty"`
-
-	// The Auth0 connection to log in with, by name. Default: none.
-	Connection string `json:"connection,omitempty"`
-
-	// Further parameters of the authorization request. Values may hold
-	// placeholders of the request; an empty value is not sent. Those of the
-	// protocol, and those that have an option of their own, are refused.
-	Params map[string]string `json:"params,omitempty"`
+	// Whether the refresh token is revoked, too. Default: where the provider
+	// advertises an endpoint for that. Source: RFC 7009.
+	Revoke *bool `json:"revoke,omitempty"`
 }
-
-// SessionConfig is how sessions are kept and how long they last.
-type SessionConfig struct {
-	// How long a session lasts from the login, however much it is used.
-	// Default: `7d`.
-	Lifetime caddy.Duration `json:"lifetime,omitempty"`
-
-	// How long a session lasts without being used. Default: `24h`, or the
-	// lifetime if that is shorter.
-	Idle caddy.Duration `json:"idle,omitempty"`
-
-	// The name of the session cookie. Default: `__Host-Http-pkce_auth`, with
-	// the provider's name behind it if it has one.
-	CookieName string `json:"cookie_name,omitempty"`
-
-	// The domain of the session cookie, if subdomains are to share the session.
-	// It gives up the `__Host-` prefix, and with it the protection from cookies
-	// that a sibling domain plants. Default: none, this host only.
-	CookieDomain string `json:"cookie_domain,omitempty"`
-
-	// The SameSite attribute of the session cookie: `lax`, `strict` or `none`.
-	// Default: `lax`.
-	SameSite string `json:"same_site,omitempty"`
-
-	// Where sessions are kept. Default: `cookie`.
-	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=pkce_auth.sessions inline_key=kind"`
-}
-
-const (
-	defaultLifetime = 7 * 24 * time.Hour
-	defaultIdle     = 24 * time.Hour
-	defaultPrefix   = "/oauth2"
-)
-
-var defaultScopes = []string{"openid", "profile", "email"}
 
 // configError is a mistake in one option. In a Caddyfile, the option's line
 // is added.
@@ -151,7 +119,7 @@ func misconfigured(option, format string, args ...any) error {
 // environment. Caddyfile and JSON come by here alike.
 func (p *Provider) validate() error {
 	for _, check := range []func() error{
-		p.validateClient, p.validateAuthorization, p.validateSite, p.validateSecrets, p.validateSession,
+		p.validateClient, p.validateAuthorization, p.validateSite, p.validateSecrets, p.validateSession, p.validateLogout,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -201,40 +169,6 @@ func (p *Provider) validateClient() error {
 		return misconfigured("client_auth", "%s is not yet supported", p.ClientAuth)
 	default:
 		return misconfigured("client_auth", "%q is none of auto, none, client_secret_basic, client_secret_post", p.ClientAuth)
-	}
-	return nil
-}
-
-func (p *Provider) validateAuthorization() error {
-	a := p.Authorization
-	if a == nil {
-		return nil
-	}
-	for i, scope := range a.Scopes {
-		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) || scope == "" {
-			return misconfigured("scopes", "%q is not a scope: give each as an argument of its own", scope)
-		}
-		if slices.Contains(a.Scopes[:i], scope) {
-			return misconfigured("scopes", "%s stands twice", scope)
-		}
-	}
-	for i, resource := range a.Resources {
-		if !strings.Contains(resource, ":") || strings.Contains(resource, "#") {
-			return misconfigured("resource", "%q must be an absolute URI without fragment (RFC 8707 section 2); for an API identifier, use audience", resource)
-		}
-		if slices.Contains(a.Resources[:i], resource) {
-			return misconfigured("resource", "%s stands twice", resource)
-		}
-	}
-	for name := range a.Params {
-		if err := rp.CheckExtraParam(name); err != nil {
-			return misconfigured("authorize_param", "%v", err)
-		}
-	}
-	for _, literal := range []struct{ option, value string }{{"audience", a.Audience}, {"connection", a.Connection}} {
-		if hasPlaceholder(literal.value) {
-			return misconfigured(literal.option, "cannot hold placeholders: write the value itself, or {$NAME} for one from the environment")
-		}
 	}
 	return nil
 }
@@ -309,48 +243,36 @@ func (p *Provider) validateSecrets() error {
 	return nil
 }
 
-func (p *Provider) validateSession() error {
-	s := p.Session
-	if s == nil {
+func (p *Provider) validateLogout() error {
+	l := p.Logout
+	if l == nil {
 		return nil
 	}
-	if s.Lifetime < 0 {
-		return misconfigured("lifetime", "must be positive")
-	}
-	if s.Idle < 0 {
-		return misconfigured("idle", "must be positive")
-	}
-	if s.Idle > 0 && s.Idle > s.lifetime() {
-		return misconfigured("idle", "%s is longer than the lifetime of %s", time.Duration(s.Idle), time.Duration(s.lifetime()))
-	}
-	if s.CookieName != "" {
-		if err := checkCookieName(s.CookieName, s.CookieDomain != ""); err != nil {
-			return misconfigured("cookie_name", "%v", err)
-		}
-	}
-	if s.CookieDomain != "" {
-		if err := checkCookieDomain(s.CookieDomain); err != nil {
-			return misconfigured("cookie_domain", "%v", err)
-		}
-	}
-	switch s.SameSite {
-	case "", "lax", "strict", "none":
-		return nil
+	switch rp.LogoutStyle(l.Style) {
+	case "", rp.LogoutAuto, rp.LogoutOIDC, rp.LogoutAuth0, rp.LogoutCognito, rp.LogoutLocal:
 	default:
-		return misconfigured("same_site", "%q is none of lax, strict, none", s.SameSite)
+		return misconfigured("logout", "%q is none of auto, oidc, auth0, cognito, local", l.Style)
 	}
+	if err := checkPlaceholders(l.Redirect); err != nil {
+		return misconfigured("post_logout_redirect", "%v", err)
+	}
+	if l.Redirect != "" && !hasPlaceholder(l.Redirect) {
+		if err := checkAbsoluteURL(l.Redirect); err != nil {
+			return misconfigured("post_logout_redirect", "%v", err)
+		}
+	}
+	return nil
 }
 
-func (s *SessionConfig) lifetime() caddy.Duration {
-	if s == nil || s.Lifetime == 0 {
-		return caddy.Duration(defaultLifetime)
+// checkAbsoluteURL wants a URL that a browser can be sent to.
+func checkAbsoluteURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Opaque != "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '\\' }):
+		return fmt.Errorf("%q is not a URL: write it as it is registered at the provider, https://app.example.com/bye", text)
+	case u.Scheme != "https" && (u.Scheme != "http" || !rp.IsLoopback(u.Hostname())):
+		return fmt.Errorf("%q must be https", text)
+	default:
+		return nil
 	}
-	return s.Lifetime
-}
-
-func (s *SessionConfig) idle() caddy.Duration {
-	if s == nil || s.Idle == 0 {
-		return min(caddy.Duration(defaultIdle), s.lifetime())
-	}
-	return s.Idle
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,11 +12,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // relyingParty is a provider's configuration at work: us, as registered at
@@ -26,16 +25,34 @@ import (
 type relyingParty struct {
 	name     string // in the configuration; of an inline provider, the issuer's host
 	client   *rp.Client
-	params   map[string]string // of the authorization request, with placeholders
+	policy   policy
 	site     site
 	logins   *loginStates
-	failures *sealed.Box // what the error endpoint is to say
+	sealing  sealing
 	sessions keepers
 	headers  headerSet // identity headers of all routes of this provider
 	shared   *shared
 	app      *App
 	logger   *zap.Logger
 	now      func() time.Time
+}
+
+// sealing is how we seal what is neither a login state nor a session.
+type sealing struct {
+	failures *sealed.Box // what the error endpoint is to say
+	hints    *sealed.Box // ID tokens, for the logout
+	binding  string      // what all that is sealed, sessions included, is bound to
+}
+
+// policy is what an operator chose for the provider's logins and sessions.
+type policy struct {
+	params      map[string]string // of the authorization request, with placeholders
+	loginParams []string          // that a link to our login may add
+	refresh     bool
+	early       time.Duration // how long before its end a token is refreshed; 0: auto
+	logout      rp.LogoutStyle
+	afterLogout string // where the provider sends the browser; empty: to our own page
+	revoke      bool
 }
 
 // site is where we are: as browsers see it, and below which names.
@@ -117,6 +134,9 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if err := p.configureClient(cfg, clientID); err != nil {
 		return nil, err
 	}
+	if err := p.configurePolicy(cfg); err != nil {
+		return nil, err
+	}
 	if err := p.configureSealing(ctx, cfg, cookieStem); err != nil {
 		return nil, err
 	}
@@ -162,6 +182,7 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 	c.Auth = rp.AuthMethod(cfg.ClientAuth)
 	c.ClockSkew = time.Duration(cfg.ClockSkew)
 	c.Scopes = defaultScopes
+	c.OfflineAccess = cfg.Session.refreshes()
 	p.warnOfLiterals("client_secret", cfg.ClientSecret)
 	if c.Secret = secretReader(cfg.ClientSecret); c.Secret != nil {
 		if _, err := c.Secret(); err != nil {
@@ -170,16 +191,45 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 	}
 	if a := cfg.Authorization; a != nil {
 		if len(a.Scopes) > 0 {
-			c.Scopes = a.Scopes
+			c.Scopes, c.ScopesAsWritten = a.Scopes, true
 		}
 		c.Audience, c.Resources, c.Connection = a.Audience, a.Resources, a.Connection
-		p.params = a.Params
+		c.Organizations, c.MaxAge, c.ACRValues = a.Organizations, time.Duration(a.MaxAge), a.ACRValues
+		c.ResourceOnRefresh = a.ResourceOnRefresh
+	}
+	return nil
+}
+
+func (p *relyingParty) configurePolicy(cfg *Provider) (err error) {
+	p.policy = policy{loginParams: defaultLoginParams, refresh: cfg.Session.refreshes(), revoke: true}
+	if a := cfg.Authorization; a != nil {
+		p.policy.params = a.Params
+		if len(a.LoginParams) > 0 {
+			p.policy.loginParams = a.LoginParams
+		}
+	}
+	if p.policy.early, err = cfg.Session.early(); err != nil {
+		return err
+	}
+	l := cfg.Logout
+	if l == nil {
+		return nil
+	}
+	p.policy.logout = rp.LogoutStyle(l.Style)
+	p.policy.revoke = l.Revoke == nil || *l.Revoke
+	if p.policy.afterLogout, err = resolve(l.Redirect); err != nil {
+		return misconfigured("post_logout_redirect", "%v", err)
+	}
+	if p.policy.afterLogout != "" {
+		if err := checkAbsoluteURL(p.policy.afterLogout); err != nil {
+			return misconfigured("post_logout_redirect", "%v", err)
+		}
 	}
 	return nil
 }
 
 func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookieStem string) error {
-	keyring, err := p.keyring(cfg.CookieSecret)
+	keys, err := p.keys(ctx, cfg, cookieStem)
 	if err != nil {
 		return err
 	}
@@ -191,23 +241,22 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 		c.Provider.Issuer(), c.ClientID, cookieStem, c.Audience, strings.Join(c.Resources, " "), strings.Join(c.Scopes, " "),
 	}
 	tag := sha256.Sum256([]byte(strings.Join(binding[:3], "\x00")))
-	p.logins = &loginStates{tag: hex.EncodeToString(tag[:4])}
-	for _, box := range []struct {
-		purpose string
-		into    **sealed.Box
-	}{
-		{"state", &p.logins.state}, {"login", &p.logins.box}, {"error", &p.failures},
-	} {
-		if *box.into, err = keyring.Box(box.purpose, binding...); err != nil {
-			return err
-		}
+	p.logins = &loginStates{
+		tag:   hex.EncodeToString(tag[:4]),
+		state: sealed.NewBox(keys, "state", binding...),
+		box:   sealed.NewBox(keys, "login", binding...),
+	}
+	p.sealing = sealing{
+		failures: sealed.NewBox(keys, "error", binding...),
+		hints:    sealed.NewBox(keys, "hint", binding...),
+		binding:  strings.Join(binding, "\x00"),
 	}
 	store, err := loadStore(ctx, cfg.Session)
 	if err != nil {
 		return err
 	}
 	p.sessions, err = newKeepers(store, cfg.Session, cookieStem, keeperConfig{
-		keyring: keyring,
+		keys:    keys,
 		binding: binding,
 		now:     func() time.Time { return p.now() },
 	})
@@ -229,15 +278,11 @@ func loadStore(ctx caddy.Context, s *SessionConfig) (SessionStore, error) {
 	return store, nil
 }
 
-// keyring makes the keyring of the given secrets, or of one that this process
-// made up.
-func (p *relyingParty) keyring(texts []string) (*sealed.Keyring, error) {
+// keys makes the keyring of the given secrets, or keys that make themselves.
+func (p *relyingParty) keys(ctx caddy.Context, cfg *Provider, cookieStem string) (sealed.Keys, error) {
+	texts := cfg.CookieSecret
 	if len(texts) == 0 {
-		p.app.onStart(func() {
-			p.logger.Warn("no cookie_secret is configured: sessions end with this process, and other instances do not know them",
-				zap.String("provider", p.name), zap.String("hint", howToMakeASecret))
-		})
-		return sealed.NewKeyring(p.shared.secret[:])
+		return p.storedKeys(ctx, cfg, cookieStem), nil
 	}
 	p.warnOfLiterals("cookie_secret", texts...)
 	secrets := make([][]byte, len(texts))
@@ -257,6 +302,24 @@ func (p *relyingParty) keyring(texts []string) (*sealed.Keyring, error) {
 	return keyring, nil
 }
 
+func (p *relyingParty) storedKeys(ctx caddy.Context, cfg *Provider, cookieStem string) *storedKeys {
+	storage := ctx.Storage()
+	if disk, ok := storage.(*certmagic.FileStorage); ok {
+		p.app.onStart(func() {
+			p.logger.Warn("no cookie_secret is configured: the key that seals sessions is kept on this machine's disk, and instances elsewhere do not know it",
+				zap.String("provider", p.name), zap.String("storage", disk.Path), zap.String("hint", howToMakeASecret))
+		})
+	}
+	whose := sha256.Sum256([]byte(strings.Join([]string{p.client.Provider.Issuer(), p.client.ClientID, cookieStem}, "\x00")))
+	return &storedKeys{
+		storage:  storage,
+		path:     "pkce_auth/keys/" + hex.EncodeToString(whose[:8]) + ".json",
+		lifetime: time.Duration(cfg.Session.lifetime()),
+		now:      func() time.Time { return p.now() },
+		logger:   p.logger.With(zap.String("provider", p.name)),
+	}
+}
+
 // warnOfLiterals says that a secret is written into the configuration, which
 // Caddy shows at its admin endpoint, saves, and logs at debug level.
 func (p *relyingParty) warnOfLiterals(option string, secrets ...string) {
@@ -268,59 +331,3 @@ func (p *relyingParty) warnOfLiterals(option string, secrets ...string) {
 			zap.String("option", option), zap.String("provider", p.name), zap.String("hint", "write it as {env.NAME} or {file./path}"))
 	})
 }
-
-// load returns the session that a request's cookies stand for, if it may be
-// used now. Errors are those of session.Keeper.
-func (p *relyingParty) load(r *http.Request, cookies []string) (*session.Session, error) {
-	secure, ok := p.site.origins.secure(r)
-	if !ok {
-		return nil, session.ErrNone // nobody can have logged in there
-	}
-	s, err := p.sessions.of(secure).Load(r.Context(), cookies)
-	if err != nil {
-		return nil, err
-	}
-	if !s.TokenAlive(p.now()) {
-		return nil, errTokenExpired
-	}
-	return s, nil
-}
-
-// renew sets the session's idle clock back when that is due. A session that
-// cannot be renewed just ends when it would have.
-func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
-	renewed, due := p.sessions.limits.Renew(a.session, p.now())
-	if !due {
-		return
-	}
-	if err := p.save(h, r, a, renewed); err != nil {
-		p.logger.Warn("session cannot be renewed", zap.String("provider", p.name), zap.Error(err))
-		return
-	}
-	a.session = renewed // for a further handler of this provider
-}
-
-// save keeps a session, and gives the browser what it needs to come back: if
-// that fits, together with all other cookies of ours, what servers take.
-func (p *relyingParty) save(h http.Header, r *http.Request, a *authState, s *session.Session) error {
-	secure, _ := p.site.origins.secure(r)
-	names := p.site.cookies(secure)
-	return a.setCookies(h, func(h http.Header) error {
-		made := http.Header{}
-		if err := p.sessions.of(secure).Save(r.Context(), made, a.cookies, s); err != nil {
-			return err
-		}
-		size := othersSize(a.cookies, names)
-		for _, c := range (&http.Response{Header: made}).Cookies() {
-			size += len(c.Name) + len(c.Value)
-		}
-		if size > maxAllCookies {
-			return &sealed.TooLargeError{Size: size, Limit: maxAllCookies}
-		}
-		maps.Copy(h, made)
-		return nil
-	})
-}
-
-// errTokenExpired says that the session's access token is over.
-var errTokenExpired = fmt.Errorf("%w: its access token has expired", session.ErrNone)

@@ -71,6 +71,9 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 
 func (w *responseWriter) adjust(h http.Header) {
 	written := w.auth.written
+	if s := w.auth.session; s != nil && written != nil && w.auth.party.shared.revocations.Has(s.ID) {
+		written = nil // it was ended meanwhile, and must not come back with this answer
+	}
 	if lines, ok := h["Set-Cookie"]; ok {
 		lines = slices.DeleteFunc(lines, func(line string) bool {
 			name, _, _ := strings.Cut(line, "=")

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // What must outlive a configuration stands in two pools, for Caddy loads the
@@ -29,11 +30,9 @@ type sharedKey struct {
 
 // shared is the state of a provider's logins and sessions in this process.
 type shared struct {
-	callbacks callbacks
-
-	// secret seals cookies where the operator gave none: made at random, and
-	// gone with the process.
-	secret [32]byte
+	callbacks   callbacks
+	refresher   session.Refresher
+	revocations session.Revocations
 
 	// opaqueToken and noS256 are said once in a process's life.
 	opaqueToken, noS256 sync.Once
@@ -44,9 +43,7 @@ func (*shared) Destruct() error { return nil }
 
 func loadShared(key sharedKey) (*shared, error) {
 	value, _, err := sharedPool.LoadOrNew(key, func() (caddy.Destructor, error) {
-		s := &shared{}
-		_, _ = rand.Read(s.secret[:]) // never fails: crypto/rand crashes the program instead
-		return s, nil
+		return new(shared), nil
 	})
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ type SessionStore interface {
 
 type keeperConfig struct {
 	cookie  sealed.Cookie
-	keyring *sealed.Keyring
+	keys    sealed.Keys
 	binding []string
 	limits  session.Limits
 	now     func() time.Time
@@ -55,10 +55,7 @@ func (*CookieSessions) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (*CookieSessions) keeper(cfg keeperConfig) (session.Keeper, error) {
-	box, err := cfg.keyring.Box("session", append(cfg.binding, cfg.cookie.Name)...)
-	if err != nil {
-		return nil, err
-	}
+	box := sealed.NewBox(cfg.keys, "session", append(cfg.binding, cfg.cookie.Name)...)
 	return session.NewStateless(cfg.cookie, box, cfg.limits, cfg.now), nil
 }
 

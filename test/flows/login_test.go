@@ -47,7 +47,7 @@ func TestIDPS01IDPS02IDPS03IDPS05IDPS10AddingLogin(t *testing.T) {
 			t.Errorf("parameters: got %q, want %q", got, authorizeParams)
 		}
 		for name, want := range map[string]string{
-			"response_type": "code", "client_id": "public", "code_challenge_method": "S256", "scope": "openid profile email",
+			"response_type": "code", "client_id": "public", "code_challenge_method": "S256", "scope": "openid profile email offline_access",
 			"redirect_uri": w.site + "/oauth2/callback",
 		} {
 			if got := r.Form.Get(name); got != want {
@@ -226,8 +226,9 @@ func TestIDPS14R19bA56WhereALoginEnds(t *testing.T) {
 	}
 	set := a.Header["Set-Cookie"]
 	slices.Sort(set)
-	if len(set) != 2 || !strings.HasSuffix(set[0], "=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Lax") ||
-		!regexp.MustCompile(`^__Host-Http-pkce_auth_[0-9a-f]{8}=[A-Za-z0-9_-]+; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Lax$`).MatchString(set[1]) {
+	if len(set) != 3 || !strings.HasSuffix(set[0], "=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Lax") ||
+		!regexp.MustCompile(`^__Host-Http-pkce_auth_[0-9a-f]{8}=[A-Za-z0-9_-]+; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Lax$`).MatchString(set[1]) ||
+		!regexp.MustCompile(`^__Secure-pkce_auth_[0-9a-f]{8}\.h=[A-Za-z0-9_-]+; Path=/oauth2/logout; Max-Age=86400; HttpOnly; Secure; SameSite=Lax$`).MatchString(set[2]) {
 		t.Errorf("callback: Set-Cookie: got %q", set)
 	}
 	if a = b.follow(a); a.body != "upstream /page?a=1&b=%2F%3F&a=2" {
@@ -364,14 +365,14 @@ func TestIDPS02IDPS09A54R35URLsChangeNothing(t *testing.T) {
 	w.caddy(basic)
 	const evil = "scope=admin&state=x&redirect_uri=https://evil.test&response_type=token&client_id=evil&nonce=x&code_challenge=x&" +
 		"code_challenge_method=plain&prompt=none&connection=evil&acr_values=x&audience=evil&resource=https://evil.test&request_uri=https://evil.test&max_age=0"
-	for _, path := range []string{"/?" + evil, "/oauth2/login?" + evil + "&return_to=/", "/oauth2/login?login_hint=x&ui_locales=x&screen_hint=x"} {
+	for _, path := range []string{"/?" + evil, "/oauth2/login?" + evil + "&return_to=/"} {
 		b := w.browser()
 		q := query(t, b.visit(w.site+path).location(t))
 		if got := names(q); !slices.Equal(got, authorizeParams) {
 			t.Errorf("%s: parameters: got %q, want %q", path, got, authorizeParams)
 		}
 		for name, want := range map[string]string{
-			"scope": "openid profile email", "redirect_uri": w.site + "/oauth2/callback", "client_id": "public", "code_challenge_method": "S256", "response_type": "code",
+			"scope": "openid profile email offline_access", "redirect_uri": w.site + "/oauth2/callback", "client_id": "public", "code_challenge_method": "S256", "response_type": "code",
 		} {
 			if got := q.Get(name); got != want {
 				t.Errorf("%s: %s: got %q, want %q", path, name, got, want)

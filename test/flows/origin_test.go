@@ -138,7 +138,7 @@ func TestK6WebSocketsBehindAProxy(t *testing.T) {
 		t.Fatalf("got status %d to %q", a.StatusCode, got)
 	}
 	for _, c := range a.Cookies() {
-		if c.Value != "" {
+		if c.Value != "" && c.Path == "/" {
 			cookies = c.Name + "=" + c.Value
 		}
 	}

@@ -99,7 +99,7 @@ func TestPromise2SecretsStayIn(t *testing.T) {
 	}
 	seen.WriteString(b.fetch(w.site+"/oauth2/signed-out").body + b.visit(w.site+"/oauth2/logout").body + b.visit(w.site+"/oauth2/error").body)
 	secrets := w.op.Issued()
-	if len(secrets) != 3 { // code, access token, ID token
+	if len(secrets) != 4 { // code, access token, refresh token, ID token
 		t.Fatalf("the provider issued %d secrets", len(secrets))
 	}
 	for _, r := range w.op.Requests("token") {

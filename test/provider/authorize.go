@@ -42,6 +42,10 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	user := p.cfg.Login
+	if q.Get("prompt") == "none" && p.cfg.LoginForm {
+		p.respond(w, redirect, q, url.Values{"error": {"login_required"}})
+		return
+	}
 	if p.cfg.LoginForm {
 		if r.Method != http.MethodPost {
 			p.showForm(w, q, "")

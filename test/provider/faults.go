@@ -30,6 +30,17 @@ type Faults struct {
 	// TokenResponse changes the token response.
 	TokenResponse func(doc map[string]any)
 
+	// RefreshResponse changes the answer to a refresh request.
+	RefreshResponse func(doc map[string]any)
+
+	// RefreshedIDToken changes the claims of an ID token that comes with a
+	// refresh; IDToken changes it, too.
+	RefreshedIDToken func(claims map[string]any)
+
+	// KeepRefreshTokens does not rotate: the answer has no refresh token, and
+	// the old one stays good.
+	KeepRefreshTokens bool
+
 	// IgnorePKCE accepts any code verifier, and none.
 	IgnorePKCE bool
 

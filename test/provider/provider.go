@@ -55,16 +55,17 @@ type Provider struct {
 	server *http.Server
 	keys   *keyring
 
-	mu       sync.Mutex
-	faults   Faults
-	codes    map[string]*grant
-	requests []Request
-	issued   []string
+	mu        sync.Mutex
+	faults    Faults
+	codes     map[string]*grant
+	refreshes map[string]*refreshToken
+	requests  []Request
+	issued    []string
 }
 
 // Request is a request that an endpoint got.
 type Request struct {
-	Endpoint string // "metadata", "keys", "authorize", "token"
+	Endpoint string // "metadata", "keys", "authorize", "token", "revoke", "end_session"
 	Method   string
 	Header   http.Header
 	Form     url.Values // query and body
@@ -87,6 +88,8 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 		cfg:   withDefaults(cfg),
 		keys:  newKeyring(),
 		codes: make(map[string]*grant),
+
+		refreshes: make(map[string]*refreshToken),
 	}
 	mux := http.NewServeMux()
 	for path, endpoint := range map[string]struct {
@@ -97,6 +100,8 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 		"/keys":                             {"keys", p.serveKeys},
 		"/authorize":                        {"authorize", p.serveAuthorize},
 		"/token":                            {"token", p.serveToken},
+		"/revoke":                           {"revoke", p.serveRevoke},
+		"/end-session":                      {"end_session", p.serveEndSession},
 	} {
 		mux.HandleFunc(path, p.recorded(endpoint.name, endpoint.serve))
 	}

@@ -26,6 +26,9 @@ func (p *Provider) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 		"id_token_signing_alg_values_supported":          []string{"RS256", "ES256", "EdDSA"},
 		"token_endpoint_auth_methods_supported":          []string{"none", "client_secret_basic", "client_secret_post"},
 		"authorization_response_iss_parameter_supported": true,
+		"scopes_supported":                               []string{"openid", "profile", "email", "offline_access"},
+		"revocation_endpoint":                            p.URL + "/revoke",
+		"end_session_endpoint":                           p.URL + "/end-session",
 	}
 	if change := p.fault().Metadata; change != nil {
 		change(doc)
@@ -49,17 +52,29 @@ func (p *Provider) serveToken(w http.ResponseWriter, r *http.Request) {
 		tokenError(w, http.StatusUnauthorized, "invalid_client", problem)
 		return
 	}
-	if form.Get("grant_type") != "authorization_code" {
+	var doc map[string]any
+	change := p.fault().TokenResponse
+	switch form.Get("grant_type") {
+	case "authorization_code":
+		var g *grant
+		if g, problem = p.redeem(id, form); problem == "" {
+			doc = p.tokens(g, form)
+			if slices.Contains(g.scopes, "offline_access") {
+				doc["refresh_token"] = p.newRefreshToken(g, new(family))
+			}
+		}
+	case "refresh_token":
+		doc, problem = p.refresh(id, form)
+		change = p.fault().RefreshResponse
+	default:
 		tokenError(w, http.StatusBadRequest, "unsupported_grant_type", form.Get("grant_type"))
 		return
 	}
-	g, problem := p.redeem(id, form)
 	if problem != "" {
 		tokenError(w, http.StatusBadRequest, "invalid_grant", problem)
 		return
 	}
-	doc := p.tokens(g, form)
-	if change := p.fault().TokenResponse; change != nil {
+	if change != nil {
 		change(doc)
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -140,16 +155,13 @@ func (p *Provider) tokens(g *grant, form url.Values) map[string]any {
 		"expires_in":   int(p.cfg.TokenLifetime.Seconds()),
 		"scope":        strings.Join(g.scopes, " "),
 	}
-	if slices.Contains(g.scopes, "offline_access") {
-		doc["refresh_token"] = p.issue("refresh-" + randomText())
-	}
 	if slices.Contains(g.scopes, "openid") {
-		doc["id_token"] = p.issue(p.idToken(g, access))
+		doc["id_token"] = p.issue(p.idToken(g, access, nil))
 	}
 	return doc
 }
 
-func (p *Provider) idToken(g *grant, access string) string {
+func (p *Provider) idToken(g *grant, access string, change func(claims map[string]any)) string {
 	now := p.cfg.Now()
 	sum := sha256.Sum256([]byte(access))
 	header := map[string]any{"typ": "JWT"}
@@ -159,6 +171,9 @@ func (p *Provider) idToken(g *grant, access string) string {
 		"at_hash": base64.RawURLEncoding.EncodeToString(sum[:16]),
 	}
 	maps.Copy(claims, p.cfg.Users[g.user])
+	if change != nil {
+		change(claims)
+	}
 	f := p.fault()
 	if f.IDToken != nil {
 		f.IDToken(header, claims)

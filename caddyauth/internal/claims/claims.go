@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"strings"
 	"time"
@@ -74,6 +75,32 @@ func Parse(data []byte, guarded ...string) (Set, error) {
 		return Set{}, errors.New("something follows the JSON object")
 	}
 	return Set{raw: bytes.Clone(data), members: members}, nil
+}
+
+// Keeping returns the set with those of the named claims that it lacks and
+// the older one has.
+func (s Set) Keeping(older Set, names ...string) (Set, error) {
+	var missing []string
+	for _, name := range names {
+		if !s.Has(name) && older.Has(name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return s, nil
+	}
+	members := maps.Clone(s.members)
+	if members == nil {
+		members = make(map[string]any)
+	}
+	for _, name := range missing {
+		members[name] = older.members[name]
+	}
+	raw, err := json.Marshal(members) // numbers keep their digits: they are json.Number
+	if err != nil {
+		return Set{}, err
+	}
+	return Set{raw: raw, members: members}, nil
 }
 
 // Raw returns the JSON text that was parsed. The caller must not change it.

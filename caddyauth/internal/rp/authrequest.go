@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/oauth2"
 )
@@ -74,7 +76,33 @@ type AuthRequest struct {
 	Transaction
 	RedirectURI string
 	State       string
-	Extra       []Param // names that CheckExtraParam accepts; an empty value is not sent
+	Extra       []Param // that CheckExtraParam or CheckLoginParam accepts; an empty value is not sent
+}
+
+// options are the configured parameters that one login may have otherwise.
+// What the ID token must agree with stays what is configured.
+func (c *Client) options() []Param {
+	params := []Param{{"connection", c.Connection}, {"acr_values", strings.Join(c.ACRValues, " ")}}
+	if len(c.Organizations) > 0 {
+		params = append(params, Param{"organization", c.Organizations[0]})
+	}
+	if c.MaxAge > 0 {
+		params = append(params, Param{"max_age", strconv.FormatInt(int64(c.MaxAge/time.Second), 10)})
+	}
+	return params
+}
+
+// CheckLoginParam says whether a link to our login may add a parameter of that
+// name. What shapes the tokens may not come from a link.
+func CheckLoginParam(name string) error {
+	switch name {
+	case "connection", "organization", "max_age", "acr_values":
+		return nil
+	case "scope", "audience", "resource", "response_mode":
+		return fmt.Errorf("%s cannot come from a link: it says what the tokens are good for", name)
+	default:
+		return CheckExtraParam(name)
+	}
 }
 
 // AuthorizationURL returns the URL to send a browser to: the authorization
@@ -104,15 +132,22 @@ func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
 	add("response_type", "code")
 	add("client_id", c.ClientID)
 	add("redirect_uri", r.RedirectURI)
-	add("scope", strings.Join(c.Scopes, " "))
+	add("scope", c.scope(m))
 	add("state", r.State)
 	add("nonce", r.Nonce.Reveal())
 	add("code_challenge", oauth2.S256ChallengeFromVerifier(r.Verifier.Reveal()))
 	add("code_challenge_method", "S256")
 	add("audience", c.Audience)
-	add("connection", c.Connection)
+	for _, p := range c.options() {
+		if !slices.ContainsFunc(r.Extra, func(extra Param) bool { return extra.Name == p.Name }) {
+			add(p.Name, p.Value)
+		}
+	}
 	for _, p := range r.Extra {
 		add(p.Name, p.Value)
+	}
+	if c.OfflineAccess && m.Quirk.OfflineParam.Name != "" && !q.Has(m.Quirk.OfflineParam.Name) {
+		add(m.Quirk.OfflineParam.Name, m.Quirk.OfflineParam.Value)
 	}
 	if err != nil {
 		return "", err

@@ -17,7 +17,7 @@ func TestIDPS04ChallengeVector(t *testing.T) {
 		verifier  = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 		challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 	)
-	c := &Client{ClientID: "id", Scopes: []string{"openid", "profile"}}
+	c := &Client{ClientID: "id", Authorization: Authorization{Scopes: []string{"openid", "profile"}}}
 	q := authQuery(t, c, "https://tenant.auth0.com/authorize", AuthRequest{Transaction: Transaction{Verifier: NewSecret(verifier), Nonce: NewSecret("n")}})
 	if got := q.Get("code_challenge"); got != challenge {
 		t.Errorf("code_challenge: got %s, want %s", got, challenge)
@@ -47,7 +47,7 @@ func authQuery(t *testing.T, c *Client, endpoint string, r AuthRequest) url.Valu
 // The seed's first table: adding login. Every parameter once, none besides,
 // none empty.
 func TestIDPS01IDPS02IDPS03IDPS10AddingLogin(t *testing.T) {
-	c := &Client{ClientID: "my client/1", Scopes: []string{"openid", "profile"}}
+	c := &Client{ClientID: "my client/1", Authorization: Authorization{Scopes: []string{"openid", "profile"}}}
 	r := AuthRequest{
 		Transaction: Transaction{Verifier: NewSecret("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"), Nonce: NewSecret("the-nonce")},
 		RedirectURI: "https://app.example.com/oauth2/callback?x=1&y=2",
@@ -73,10 +73,9 @@ func TestIDPS01IDPS02IDPS03IDPS10AddingLogin(t *testing.T) {
 
 // The seed's second table: calling an API.
 func TestIDPS07IDPS09IDPS11CallingAnAPI(t *testing.T) {
-	c := &Client{
-		ClientID: "id", Scopes: []string{"appointments", "contacts"},
-		Audience: "appointments:api", Connection: "github",
-	}
+	c := &Client{ClientID: "id", Authorization: Authorization{
+		Scopes: []string{"appointments", "contacts"}, Audience: "appointments:api", Connection: "github",
+	}}
 	r := AuthRequest{Transaction: NewTransaction(), RedirectURI: "https://app.example.com/oauth2/callback", State: "s"}
 	q := authQuery(t, c, "https://tenant.auth0.com/authorize", r)
 	for name, want := range map[string]string{
@@ -104,7 +103,7 @@ func TestIDPS07IDPS09IDPS11CallingAnAPI(t *testing.T) {
 
 // R02: what stands in the endpoint's own URL stays; R16: resources repeat.
 func TestR02R16EndpointQueryAndResources(t *testing.T) {
-	c := &Client{ClientID: "id", Scopes: []string{"openid"}, Resources: []string{"https://b.test/", "https://a.test/"}}
+	c := &Client{ClientID: "id", Authorization: Authorization{Scopes: []string{"openid"}, Resources: []string{"https://b.test/", "https://a.test/"}}}
 	r := AuthRequest{Transaction: NewTransaction(), Extra: []Param{{"prompt", "login"}, {"ext-empty", ""}}}
 	q := authQuery(t, c, "https://op.test/a?tenant=1", r)
 	if got := q["tenant"]; !slices.Equal(got, []string{"1"}) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -38,9 +39,25 @@ type Client struct {
 	// Auth is the method of client authentication; empty means AuthAuto.
 	Auth AuthMethod
 
+	// ClockSkew is how far the provider's clock may be off ours; 0 means
+	// DefaultClockSkew, a negative value none.
+	ClockSkew time.Duration
+
+	Authorization
+}
+
+// Authorization is what every login asks for.
+type Authorization struct {
 	// Scopes are asked for as they are written. With "openid" among them, an
 	// ID token is required; without, none is expected.
 	Scopes []string
+
+	// OfflineAccess asks for a refresh token, too: by the scope for it where
+	// the provider advertises that, or in the way its quirk says.
+	OfflineAccess bool
+
+	// ScopesAsWritten leaves the scopes as they are.
+	ScopesAsWritten bool
 
 	// Audience is the API the access token is for, as Auth0 names it; empty
 	// sends none.
@@ -50,16 +67,40 @@ type Client struct {
 	// authorization request and with the code.
 	Resources []string
 
+	// ResourceOnRefresh sends them with refresh requests, too.
+	ResourceOnRefresh bool
+
 	// Connection is the Auth0 connection to log in with; empty sends none.
 	Connection string
 
-	// ClockSkew is how far the provider's clock may be off ours; 0 means
-	// DefaultClockSkew, a negative value none.
-	ClockSkew time.Duration
+	// Organizations are the Auth0 organizations, by ID or name, that a user
+	// may belong to: the first is sent, and the ID token must name one of them.
+	Organizations []string
+
+	// MaxAge is how long ago the user may have proved who they are, at the
+	// most; 0 sends none. The ID token must agree.
+	MaxAge time.Duration
+
+	// ACRValues are the authentication contexts to ask for; the ID token must
+	// name one of them.
+	ACRValues []string
 }
 
 // ExpectsIDToken reports whether "openid" is among the scopes.
-func (c *Client) ExpectsIDToken() bool { return slices.Contains(c.Scopes, "openid") }
+func (a *Authorization) ExpectsIDToken() bool { return slices.Contains(a.Scopes, "openid") }
+
+// offlineAccess is the scope that asks for a refresh token (OpenID Connect
+// Core section 11).
+const offlineAccess = "offline_access"
+
+// scope gives the scope parameter for a provider.
+func (a *Authorization) scope(m *Metadata) string {
+	scopes := a.Scopes
+	if a.OfflineAccess && !a.ScopesAsWritten && m.OfflineAccess && !slices.Contains(scopes, offlineAccess) {
+		scopes = append(slices.Clip(scopes), offlineAccess)
+	}
+	return strings.Join(scopes, " ")
+}
 
 func (c *Client) clockSkew() time.Duration {
 	if c.ClockSkew == 0 {

@@ -3,6 +3,8 @@ package rp
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"time"
 )
 
 // ErrUnavailable says that the provider could not be reached, or answered
@@ -45,6 +47,25 @@ func (e *OAuthError) Is(target error) bool {
 	default:
 		return false
 	}
+}
+
+// EndpointError is an answer of the token or revocation endpoint that is not
+// what was asked for.
+type EndpointError struct {
+	Status     int           // of the HTTP answer
+	RetryAfter time.Duration // how long not to ask again, if it says so; else 0
+	Err        error         // an *OAuthError, or what the status means
+}
+
+func (e *EndpointError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *EndpointError) Unwrap() error { return e.Err }
+
+// Is makes every "too many requests" an ErrUnavailable, whatever error it
+// names.
+func (e *EndpointError) Is(target error) bool {
+	return target == ErrUnavailable && e.Status == http.StatusTooManyRequests
 }
 
 // Bounds of what is kept of a provider's words.

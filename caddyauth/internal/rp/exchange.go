@@ -55,13 +55,26 @@ func (c *Client) Exchange(ctx context.Context, m *Metadata, code Secret, r AuthR
 }
 
 func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values) (*Grant, error) {
+	sent := c.Provider.now()
+	resp, err := c.post(ctx, m, m.TokenEndpoint, form)
+	if err != nil {
+		return nil, err
+	}
+	if resp.status != http.StatusOK {
+		return nil, tokenError(resp, c.Provider.now())
+	}
+	return parseGrant(resp.body, sent)
+}
+
+// post sends a form to an endpoint where we must prove who we are.
+func (c *Client) post(ctx context.Context, m *Metadata, endpoint string, form url.Values) (*response, error) {
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	if err := c.authenticate(m, header, form); err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.TokenEndpoint, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, fmt.Errorf("%w: token endpoint: not a URL", ErrMisconfigured)
+		return nil, fmt.Errorf("%w: endpoint: not a URL", ErrMisconfigured)
 	}
 	// net/http sends a POST again only where it knows that nothing of the first
 	// was processed, so the code still goes out once.
@@ -69,27 +82,20 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	// One connection per token request: what a provider sends after its answer
 	// on a connection that is kept, net/http writes into the process's log.
 	req.Close = true
-	sent := c.Provider.now()
-	resp, err := c.Provider.caller.do(req, maxTokenResponseSize)
-	if err != nil {
-		return nil, err
-	}
-	if resp.status != http.StatusOK {
-		return nil, tokenError(resp)
-	}
-	return parseGrant(resp.body, sent)
+	return c.Provider.caller.do(req, maxTokenResponseSize)
 }
 
 // tokenError reads the answer of a token endpoint that refused. Nothing of it
-// is kept but error and error_description: the body may hold anything (F10).
-func tokenError(resp *response) error {
-	doc, err := claims.Parse(resp.body, tokenNames...)
-	if err == nil {
+// is kept but error and error_description, and when to come again: the body
+// may hold anything (F10).
+func tokenError(resp *response, now time.Time) error {
+	refused := &EndpointError{Status: resp.status, RetryAfter: retryAfter(resp.header, now), Err: statusError(resp.status)}
+	if doc, err := claims.Parse(resp.body, tokenNames...); err == nil {
 		if oauthErr := errorIn(doc); oauthErr != nil {
-			return oauthErr
+			refused.Err = oauthErr
 		}
 	}
-	return statusError(resp.status)
+	return refused
 }
 
 // errorIn returns the error that a token response reports, nil if none.

@@ -168,13 +168,20 @@ func transportError(ctx context.Context, err error) error {
 		return errors.New(printable(untrusted.Error(), maxTransportError))
 	}
 	if failed, ok := errors.AsType[*net.OpError](err); ok { // DNS errors among them
-		return errors.New(printable(failed.Error(), maxTransportError))
+		said := errors.New(printable(failed.Error(), maxTransportError))
+		if failed.Op == "read" {
+			return fmt.Errorf("%w: %w", errAnswerLost, said)
+		}
+		return said
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("the connection was closed before the whole answer was here")
+		return errAnswerLost
 	}
 	return errors.New("what came is not an answer in HTTP, or not one for https")
 }
+
+// errAnswerLost says that the request went out and its answer did not come.
+var errAnswerLost = errors.New("the connection was closed before the whole answer was here")
 
 // maxTransportError bounds what is kept of such an error, for certificates
 // may hold long lists of names.

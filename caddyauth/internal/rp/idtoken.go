@@ -29,6 +29,11 @@ type IDToken struct {
 type Expected struct {
 	Nonce       Secret // of the authorization request
 	AccessToken Secret // that came with it, for at_hash
+
+	// Previous is the ID token of the login, where this one came with a
+	// refresh: it must be about the same user (Core section 12.2). What the
+	// authorization request asked for is not asked again.
+	Previous *IDToken
 }
 
 // maxIDTokenSize bounds what is looked at.
@@ -40,7 +45,7 @@ const maxIDTokenAge = 10 * time.Minute
 
 // guardedClaims are the claims that decide, whose names nobody may imitate.
 var guardedClaims = []string{
-	"iss", "sub", "aud", "azp", "exp", "nbf", "iat", "nonce", "at_hash", "acr", "amr", "auth_time", "sid",
+	"iss", "sub", "aud", "azp", "exp", "nbf", "iat", "nonce", "at_hash", "acr", "amr", "auth_time", "sid", "org_id", "org_name",
 }
 
 // candidate is an ID token under examination. The checks before "claims" fill
@@ -77,6 +82,9 @@ var idTokenChecks = []struct {
 	{"nonce", checkNonce},
 	{"at_hash", checkAccessTokenHash},
 	{"sub", checkSubject},
+	{"auth_time", checkAuthTime},
+	{"acr", checkACR},
+	{"organization", checkOrganization},
 }
 
 // VerifyIDToken runs the checklist. The error is a *CheckError that names the
@@ -264,12 +272,21 @@ func (t *candidate) timeError(how string, by time.Duration) error {
 	return fmt.Errorf("%s by %s, clock_skew allows %s: compare the clocks", how, by.Round(time.Second), t.client.clockSkew())
 }
 
+// checkNonce wants the nonce of the authorization request. A refreshed ID
+// token should have none; if it has one, it is the same.
 func checkNonce(_ context.Context, t *candidate) error {
+	want := t.expected.Nonce.Reveal()
 	nonce, err := t.claims.Text("nonce")
+	if t.expected.Previous != nil {
+		if errors.Is(err, claims.ErrMissing) {
+			return nil
+		}
+		want, _ = t.expected.Previous.Claims.Text("nonce")
+	}
 	if err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare([]byte(nonce), []byte(t.expected.Nonce.Reveal())) != 1 {
+	if subtle.ConstantTimeCompare([]byte(nonce), []byte(want)) != 1 {
 		return errors.New("is not that of the authorization request")
 	}
 	return nil
@@ -315,6 +332,8 @@ func checkSubject(_ context.Context, t *candidate) error {
 		return errors.New("is empty")
 	case len(sub) > 255:
 		return errors.New("is longer than 255 characters")
+	case t.expected.Previous != nil && sub != t.expected.Previous.Subject:
+		return errors.New("is another user than the one who logged in")
 	}
 	for i := range len(sub) {
 		if sub[i] < 0x20 || sub[i] > 0x7e {

@@ -37,6 +37,21 @@ type Metadata struct {
 	// PKCEWithoutS256 says that the provider lists its code challenge methods
 	// and S256 is not among them. S256 is sent all the same, never plain.
 	PKCEWithoutS256 bool
+
+	// OfflineAccess says that the provider lists the scope offline_access.
+	OfflineAccess bool
+
+	// EndSessionEndpoint is where a logout goes on (OpenID Connect
+	// RP-Initiated Logout 1.0 section 2.1); empty when there is none.
+	EndSessionEndpoint string
+
+	// RevocationEndpoint is where tokens are revoked (RFC 7009); empty when
+	// there is none.
+	RevocationEndpoint string
+
+	// Quirk is what is known of this provider and stands in no document of
+	// its own.
+	Quirk Quirk
 }
 
 // metadataNames are the members whose names nobody may imitate.
@@ -44,6 +59,7 @@ var metadataNames = []string{
 	"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri",
 	"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported",
 	"authorization_response_iss_parameter_supported", "code_challenge_methods_supported",
+	"scopes_supported", "end_session_endpoint", "revocation_endpoint",
 }
 
 // asymmetric are the algorithms with which only the provider can sign.
@@ -65,20 +81,28 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		return nil, fmt.Errorf("%w: the provider calls itself %.200q, not %.200q: configure exactly that as issuer", ErrMisconfigured, m.Issuer, issuer)
 	}
 	for _, endpoint := range []struct {
-		name string
-		into *string
+		name     string
+		into     *string
+		optional bool
 	}{
-		{"authorization_endpoint", &m.AuthorizationEndpoint},
-		{"token_endpoint", &m.TokenEndpoint},
-		{"jwks_uri", &m.JWKSURI},
+		{"authorization_endpoint", &m.AuthorizationEndpoint, false},
+		{"token_endpoint", &m.TokenEndpoint, false},
+		{"jwks_uri", &m.JWKSURI, false},
+		{"end_session_endpoint", &m.EndSessionEndpoint, true},
+		{"revocation_endpoint", &m.RevocationEndpoint, true},
 	} {
-		if *endpoint.into, err = doc.Text(endpoint.name); err != nil {
+		*endpoint.into, err = doc.Text(endpoint.name)
+		if endpoint.optional && (errors.Is(err, claims.ErrMissing) || err == nil && *endpoint.into == "") {
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%w: metadata: %s: %w", ErrInvalid, endpoint.name, err)
 		}
 		if err := checkEndpoint(*endpoint.into, isInsecure(issuer)); err != nil {
 			return nil, fmt.Errorf("%w: metadata: %s: %w", ErrInvalid, endpoint.name, err)
 		}
 	}
+	m.Quirk = quirkOf(m.Issuer)
 	return m, m.readCapabilities(doc)
 }
 
@@ -111,6 +135,11 @@ func (m *Metadata) readCapabilities(doc claims.Set) error {
 		return err
 	}
 	m.PKCEWithoutS256 = challenges != nil && !slices.Contains(challenges, "S256")
+	scopes, err := list("scopes_supported")
+	if err != nil {
+		return err
+	}
+	m.OfflineAccess = slices.Contains(scopes, offlineAccess)
 	m.IssuerInResponse, err = doc.Flag("authorization_response_iss_parameter_supported")
 	if err != nil && !errors.Is(err, claims.ErrMissing) {
 		return fmt.Errorf("%w: metadata: authorization_response_iss_parameter_supported: %w", ErrInvalid, err)

@@ -26,9 +26,9 @@ func start(t testing.TB, cfg provider.Config) *provider.Provider {
 // newClient is the public client of a test provider.
 func newClient(op *provider.Provider) *Client {
 	return &Client{
-		Provider: NewProvider(ProviderConfig{Issuer: op.URL}),
-		ClientID: "public",
-		Scopes:   []string{"openid", "profile", "email"},
+		Provider:      NewProvider(ProviderConfig{Issuer: op.URL}),
+		ClientID:      "public",
+		Authorization: Authorization{Scopes: []string{"openid", "profile", "email"}},
 	}
 }
 

@@ -65,15 +65,17 @@ func (j *Jar) Write(h http.Header, cookies []string, value []byte, maxAge time.D
 	return nil
 }
 
-// Read opens the value that the cookies carry, or returns ErrNoCookie.
+// Read opens the value that the cookies carry. The error is ErrNoCookie when
+// there is none, ErrKeys when that cannot be told.
 func (j *Jar) Read(cookies []string) ([]byte, error) {
 	for n := range MaxTries {
 		first, ok := Value(cookies, j.Cookie.Name, n)
 		if !ok {
 			break
 		}
-		if value, _, err := j.Open(cookies, first); err == nil {
-			return value, nil
+		value, _, err := j.Open(cookies, first)
+		if err == nil || !errors.Is(err, ErrOpen) {
+			return value, err
 		}
 	}
 	return nil, ErrNoCookie
@@ -101,7 +103,7 @@ func (j *Jar) Open(cookies []string, first string) (value []byte, rest []string,
 			rest = append(rest, part)
 		}
 		value, err = j.Box.Open(whole, strconv.Itoa(count))
-		if err == nil || count == 1 {
+		if err == nil || count == 1 || !errors.Is(err, ErrOpen) {
 			return value, rest, err
 		}
 	}

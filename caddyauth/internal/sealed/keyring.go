@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // The envelope, before base64url without padding:
@@ -41,11 +42,32 @@ var ErrOpen = errors.New("sealed value cannot be opened")
 
 var encoding = base64.RawURLEncoding.Strict()
 
+// ErrKeys says that there is no key to seal or to open with now. Nothing can
+// be told then of a sealed value, least of all that it is worthless.
+var ErrKeys = errors.New("keys are not available")
+
+// Keys is where a Box gets its keys. They may change while it is in use.
+type Keys interface {
+	// Keyring returns the keys to use now; an error is an ErrKeys.
+	Keyring() (*Keyring, error)
+
+	// Reload returns keys among which one may be that the last ones lacked. It
+	// is called for every value that names an unknown key, forged ones
+	// included, and bounds by itself what that costs.
+	Reload() (*Keyring, error)
+}
+
 // Keyring is a list of secrets: the first one seals, all of them open. It is
-// immutable.
+// immutable, and gives itself where Keys are wanted.
 type Keyring struct {
 	secrets []secret
 }
+
+// Keyring implements Keys.
+func (k *Keyring) Keyring() (*Keyring, error) { return k, nil }
+
+// Reload implements Keys.
+func (k *Keyring) Reload() (*Keyring, error) { return k, nil }
 
 type secret struct {
 	id  [keyIDSize]byte
@@ -75,47 +97,70 @@ func NewKeyring(secrets ...[]byte) (*Keyring, error) {
 
 // Box seals and opens values for one purpose. It is safe for concurrent use.
 type Box struct {
+	keys    Keys
+	purpose string
 	context []byte
-	aeads   []*xaes
-	ids     [][keyIDSize]byte
+	derived atomic.Pointer[derived]
 }
 
-// Box derives the keys of one purpose. What is sealed opens only with the
-// same purpose and the same binding, which says whose values these are: the
+// derived is a keyring's keys for one purpose.
+type derived struct {
+	from  *Keyring
+	aeads []*xaes
+}
+
+// NewBox makes a box for one purpose. What is sealed opens only with the same
+// purpose and the same binding, which says whose values these are: the
 // cookie's name, the provider, the client. HKDF gives every purpose a key of
 // its own (RFC 5869 section 3.2); the binding is authenticated with every
 // value.
-func (k *Keyring) Box(purpose string, binding ...string) (*Box, error) {
-	b := &Box{context: appendList(appendText([]byte{envelopeVersion}, purpose), binding)}
+func NewBox(keys Keys, purpose string, binding ...string) *Box {
+	return &Box{keys: keys, purpose: purpose, context: appendList(appendText([]byte{envelopeVersion}, purpose), binding)}
+}
+
+// derive returns the keys of this purpose for a keyring.
+func (b *Box) derive(k *Keyring) (*derived, error) {
+	if d := b.derived.Load(); d != nil && d.from == k {
+		return d, nil
+	}
+	d := &derived{from: k}
 	for _, s := range k.secrets {
-		key, err := hkdf.Key(sha256.New, s.key, []byte("pkce_auth/v1"), purpose, xaesKeySize)
+		key, err := hkdf.Key(sha256.New, s.key, []byte("pkce_auth/v1"), b.purpose, xaesKeySize)
 		if err != nil {
-			return nil, fmt.Errorf("deriving the key for %s: %w", purpose, err)
+			return nil, fmt.Errorf("%w: deriving the one for %s: %w", ErrKeys, b.purpose, err)
 		}
 		aead, err := newXAES(key)
 		if err != nil {
-			return nil, fmt.Errorf("making the cipher for %s: %w", purpose, err)
+			return nil, fmt.Errorf("%w: making the cipher for %s: %w", ErrKeys, b.purpose, err)
 		}
-		b.aeads = append(b.aeads, aead)
-		b.ids = append(b.ids, s.id)
+		d.aeads = append(d.aeads, aead)
 	}
-	return b, nil
+	b.derived.Store(d)
+	return d, nil
 }
 
 // Seal returns plaintext sealed with the first secret, as base64url. What is
 // given as extra must be given to Open again.
 func (b *Box) Seal(plaintext []byte, extra ...string) (string, error) {
+	keyring, err := b.keys.Keyring()
+	if err != nil {
+		return "", err
+	}
+	d, err := b.derive(keyring)
+	if err != nil {
+		return "", err
+	}
 	envelope := make([]byte, 0, Overhead+len(plaintext))
 	envelope = append(envelope, envelopeVersion)
-	envelope = append(envelope, b.ids[0][:]...)
-	envelope, err := b.aeads[0].seal(envelope, plaintext, b.aad(extra))
-	if err != nil {
+	envelope = append(envelope, keyring.secrets[0].id[:]...)
+	if envelope, err = d.aeads[0].seal(envelope, plaintext, b.aad(extra)); err != nil {
 		return "", fmt.Errorf("sealing: %w", err)
 	}
 	return encoding.EncodeToString(envelope), nil
 }
 
-// Open returns what Seal was given, or ErrOpen.
+// Open returns what Seal was given. The error is ErrOpen when the value is
+// worthless, ErrKeys when that cannot be told.
 func (b *Box) Open(text string, extra ...string) ([]byte, error) {
 	// encoding/base64 skips line breaks, even when it is strict.
 	if strings.ContainsAny(text, "\r\n") {
@@ -125,15 +170,41 @@ func (b *Box) Open(text string, extra ...string) ([]byte, error) {
 	if err != nil || len(envelope) < Overhead || envelope[0] != envelopeVersion {
 		return nil, ErrOpen
 	}
-	i := slices.Index(b.ids, [keyIDSize]byte(envelope[1:headerSize]))
-	if i < 0 {
-		return nil, ErrOpen
+	aead, err := b.opener([keyIDSize]byte(envelope[1:headerSize]))
+	if err != nil {
+		return nil, err
 	}
-	plaintext, err := b.aeads[i].open(envelope[headerSize:], b.aad(extra))
+	plaintext, err := aead.open(envelope[headerSize:], b.aad(extra))
 	if err != nil {
 		return nil, ErrOpen
 	}
 	return plaintext, nil
+}
+
+// opener finds the key of an ID.
+func (b *Box) opener(id [keyIDSize]byte) (*xaes, error) {
+	keyring, err := b.keys.Keyring()
+	if err != nil {
+		return nil, err
+	}
+	i := keyring.index(id)
+	if i < 0 {
+		if keyring, err = b.keys.Reload(); err != nil {
+			return nil, err
+		}
+		if i = keyring.index(id); i < 0 {
+			return nil, ErrOpen
+		}
+	}
+	d, err := b.derive(keyring)
+	if err != nil {
+		return nil, err
+	}
+	return d.aeads[i], nil
+}
+
+func (k *Keyring) index(id [keyIDSize]byte) int {
+	return slices.IndexFunc(k.secrets, func(s secret) bool { return s.id == id })
 }
 
 // TextSize is the length of the text that Seal makes of n bytes.

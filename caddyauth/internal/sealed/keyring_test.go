@@ -24,11 +24,7 @@ func mustKeyring(t testing.TB, secrets ...[]byte) *Keyring {
 
 func mustBox(t testing.TB, k *Keyring, purpose string, binding ...string) *Box {
 	t.Helper()
-	b, err := k.Box(purpose, binding...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return NewBox(k, purpose, binding...)
 }
 
 func mustSeal(t testing.TB, b *Box, plaintext string, extra ...string) string {

@@ -60,15 +60,23 @@ func encode(s *Session) ([]byte, error) {
 	w.Text(s.Scope)
 	w.Time(s.Created)
 	w.Time(s.Seen)
-	if len(w.Bytes()) > maxRecord {
-		return nil, fmt.Errorf("session has %d bytes, more than %d", len(w.Bytes()), maxRecord)
+	w.Text(s.RefreshToken.Reveal())
+	w.Time(s.TokenIssued)
+	w.Number(s.Generation)
+	return pack(w.Bytes())
+}
+
+// pack deflates and pads a record.
+func pack(record []byte) ([]byte, error) {
+	if len(record) > maxRecord {
+		return nil, fmt.Errorf("record has %d bytes, more than %d", len(record), maxRecord)
 	}
 	var deflated bytes.Buffer
 	z, err := flate.NewWriterDict(&deflated, flate.BestCompression, dictionary)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := z.Write(w.Bytes()); err != nil {
+	if _, err := z.Write(record); err != nil {
 		return nil, err
 	}
 	if err := z.Close(); err != nil {
@@ -85,14 +93,7 @@ func encode(s *Session) ([]byte, error) {
 // decode reads what encode wrote. It is only called with what a seal has
 // vouched for, and bounds all it does nevertheless.
 func decode(data []byte) (*Session, error) {
-	if len(data) == 0 || data[0] != codecVersion {
-		return nil, errCodec
-	}
-	length, n := binary.Uvarint(data[1:])
-	if n <= 0 || length > uint64(len(data)-1-n) {
-		return nil, errCodec
-	}
-	record, err := inflate(data[1+n:][:length])
+	record, err := unpack(data)
 	if err != nil {
 		return nil, err
 	}
@@ -108,10 +109,25 @@ func decode(data []byte) (*Session, error) {
 	s.Scope = r.Text()
 	s.Created = r.Time()
 	s.Seen = r.Time()
+	s.RefreshToken = rp.NewSecret(r.Text())
+	s.TokenIssued = r.Time()
+	s.Generation = r.Number()
 	if r.Err() != nil || s.ID == "" || s.AccessToken.Empty() {
 		return nil, errCodec
 	}
 	return s, nil
+}
+
+// unpack gives the record that pack was given.
+func unpack(data []byte) ([]byte, error) {
+	if len(data) == 0 || data[0] != codecVersion {
+		return nil, errCodec
+	}
+	length, n := binary.Uvarint(data[1:])
+	if n <= 0 || length > uint64(len(data)-1-n) {
+		return nil, errCodec
+	}
+	return inflate(data[1+n:][:length])
 }
 
 // inflaters are reused: one costs some 40 kB.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -21,8 +22,9 @@ type Keeper interface {
 	// come back with it. A *sealed.TooLargeError says that it does not fit.
 	Save(ctx context.Context, h http.Header, cookies []string, s *Session) error
 
-	// Delete ends what the cookies stand for, usable or not.
-	Delete(ctx context.Context, h http.Header, cookies []string) error
+	// Delete ends what the cookies stand for, usable or not, and returns it;
+	// nil when there is nothing.
+	Delete(ctx context.Context, h http.Header, cookies []string) (*Session, error)
 }
 
 // Stateless keeps a session whole in a sealed cookie. It survives restarts
@@ -56,10 +58,10 @@ func NewStateless(cookie sealed.Cookie, box *sealed.Box, limits Limits, now func
 
 // Load implements Keeper.
 func (k *Stateless) Load(_ context.Context, cookies []string) (*Session, error) {
-	s := k.open(cookies)
+	s, err := k.open(cookies)
 	switch {
-	case s == nil:
-		return nil, ErrNone
+	case err != nil:
+		return nil, err
 	case !k.limits.Alive(s, k.now()):
 		return nil, ErrEnded
 	default:
@@ -67,29 +69,32 @@ func (k *Stateless) Load(_ context.Context, cookies []string) (*Session, error) 
 	}
 }
 
-// open returns the session in the cookies, nil if there is none. Where a
-// sibling domain has planted cookies of our name, each value is looked at.
-func (k *Stateless) open(cookies []string) *Session {
+// open returns the session in the cookies, or ErrNone. Where a sibling domain
+// has planted cookies of our name, each value is looked at.
+func (k *Stateless) open(cookies []string) (*Session, error) {
 	for n := range sealed.MaxTries {
 		first, ok := sealed.Value(cookies, k.jar.Cookie.Name, n)
 		if !ok {
-			return nil
+			break
 		}
 		if s, rest := k.opened.get(first); s != nil && k.carries(cookies, rest) {
-			return s
+			return s, nil
 		}
 		data, rest, err := k.jar.Open(cookies, first)
-		if err != nil {
+		if errors.Is(err, sealed.ErrOpen) {
 			continue
+		}
+		if err != nil {
+			return nil, err
 		}
 		s, err := decode(data)
 		if err != nil {
 			continue
 		}
 		k.opened.put(s, first, rest)
-		return s
+		return s, nil
 	}
-	return nil
+	return nil, ErrNone
 }
 
 // carries reports whether the further cookies of a session are there, too:
@@ -113,7 +118,11 @@ func (k *Stateless) Save(_ context.Context, h http.Header, cookies []string, s *
 }
 
 // Delete implements Keeper.
-func (k *Stateless) Delete(_ context.Context, h http.Header, cookies []string) error {
+func (k *Stateless) Delete(_ context.Context, h http.Header, cookies []string) (*Session, error) {
 	k.jar.Delete(h, cookies)
-	return nil
+	s, err := k.open(cookies)
+	if errors.Is(err, ErrNone) {
+		return nil, nil
+	}
+	return s, err
 }

@@ -35,16 +35,11 @@ type Session struct {
 	// Claims are those of the ID token.
 	Claims claims.Set
 
-	// AccessToken is what goes upstream, until TokenExpiry.
-	AccessToken rp.Secret
-	TokenExpiry time.Time
+	Tokens
 
-	// bearer is "Bearer " and the access token, made once: it is needed with
-	// every request.
-	bearer rp.Secret
-
-	// Scope is what the provider granted; empty means what was asked for.
-	Scope string
+	// IDToken is the ID token as the provider sent it, where it has just come:
+	// a hint for the logout, which is kept apart from the session.
+	IDToken rp.Secret
 
 	// Created is when the login ended, from which Limits.Lifetime counts.
 	Created time.Time
@@ -54,15 +49,38 @@ type Session struct {
 	Seen time.Time
 }
 
+// Tokens are what a refresh renews.
+type Tokens struct {
+	// AccessToken is what goes upstream, from TokenIssued until TokenExpiry.
+	AccessToken rp.Secret
+	TokenIssued time.Time
+	TokenExpiry time.Time
+
+	// RefreshToken gets the next access token; empty when there is none.
+	RefreshToken rp.Secret
+
+	// Scope is what the provider granted; empty means what was asked for.
+	Scope string
+
+	// Generation counts the refreshes. Of two copies of a session, as two
+	// requests under way may present them, the one of the higher generation has
+	// the tokens that are good.
+	Generation uint64
+
+	// bearer is "Bearer " and the access token, made once: it is needed with
+	// every request.
+	bearer rp.Secret
+}
+
 // New makes the session of a login. The ID token is nil where none was asked
 // for.
 func New(grant *rp.Grant, token *rp.IDToken, now time.Time) *Session {
 	s := &Session{
-		ID:          rand.Text(),
-		TokenExpiry: grant.Expiry,
-		Scope:       grant.Scope,
-		Created:     now,
-		Seen:        now,
+		ID:      rand.Text(),
+		Tokens:  Tokens{TokenIssued: now, TokenExpiry: grant.Expiry, RefreshToken: grant.RefreshToken, Scope: grant.Scope},
+		IDToken: grant.IDToken,
+		Created: now,
+		Seen:    now,
 	}
 	s.setToken(grant.AccessToken.Reveal())
 	if token != nil {
@@ -72,11 +90,37 @@ func New(grant *rp.Grant, token *rp.IDToken, now time.Time) *Session {
 	return s
 }
 
+// loginClaims are the claims that say something of the login, and that an ID
+// token which came with a refresh may lack: Auth0's has no "sid".
+var loginClaims = []string{"sid", "auth_time", "acr", "amr", "nonce", "org_id", "org_name", "session_expiry"}
+
+// Refreshed returns the session with the tokens of a refresh. The ID token is
+// nil where none came; then what is known of the user stays.
+func (s *Session) Refreshed(grant *rp.Grant, token *rp.IDToken, now time.Time) (*Session, error) {
+	renewed := *s
+	renewed.Generation++
+	renewed.TokenIssued, renewed.TokenExpiry = now, grant.Expiry
+	renewed.RefreshToken = grant.RefreshToken
+	renewed.IDToken = rp.Secret{}
+	renewed.setToken(grant.AccessToken.Reveal())
+	if grant.Scope != "" {
+		renewed.Scope = grant.Scope
+	}
+	if token != nil {
+		kept, err := token.Claims.Keeping(s.Claims, loginClaims...)
+		if err != nil {
+			return nil, fmt.Errorf("claims of the refreshed ID token: %w", err)
+		}
+		renewed.Claims, renewed.IDToken = kept, grant.IDToken
+	}
+	return &renewed, nil
+}
+
 // setToken sets the access token. Both secrets share their memory.
-func (s *Session) setToken(token string) {
+func (t *Tokens) setToken(token string) {
 	const scheme = "Bearer "
 	bearer := scheme + token
-	s.bearer, s.AccessToken = rp.NewSecret(bearer), rp.NewSecret(bearer[len(scheme):])
+	t.bearer, t.AccessToken = rp.NewSecret(bearer), rp.NewSecret(bearer[len(scheme):])
 }
 
 // Authorization is the value of the Authorization header that carries the
@@ -85,6 +129,20 @@ func (s *Session) Authorization() string { return s.bearer.Reveal() }
 
 // TokenAlive reports whether the access token may still be used.
 func (s *Session) TokenAlive(now time.Time) bool { return now.Before(s.TokenExpiry) }
+
+// Due reports whether the access token should be refreshed, early before its
+// end: 0 means the last fifth of its lifetime, at most a minute. Never in the
+// first half of the lifetime, or every request would.
+func (s *Session) Due(now time.Time, early time.Duration) bool {
+	if s.RefreshToken.Empty() {
+		return false
+	}
+	lifetime := s.TokenExpiry.Sub(s.TokenIssued)
+	if early <= 0 {
+		early = min(lifetime/5, time.Minute)
+	}
+	return !now.Before(s.TokenExpiry.Add(-min(early, lifetime/2)))
+}
 
 // Limits are how long sessions last. They are those of the configuration in
 // use, not of the one under which a session began: who shortens them means

@@ -58,10 +58,7 @@ func newKeeper(t testing.TB, limits Limits, now func() time.Time) *Stateless {
 		t.Fatal(err)
 	}
 	const name = "__Host-Http-pkce_auth"
-	box, err := k.Box("session", "provider", name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	box := sealed.NewBox(k, "session", "provider", name)
 	return NewStateless(sealed.Cookie{Name: name, Path: "/", Secure: true, SameSite: http.SameSiteLaxMode}, box, limits, now)
 }
 
@@ -313,7 +310,7 @@ func TestA52A64SessionsAreBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	ring, _ := sealed.NewKeyring(bytes.Repeat([]byte("k1"), 16))
-	box, _ := ring.Box("session", "another provider", k.jar.Cookie.Name)
+	box := sealed.NewBox(ring, "session", "another provider", k.jar.Cookie.Name)
 	other := NewStateless(k.jar.Cookie, box, k.limits, k.now)
 	if _, err := other.Load(t.Context(), r); !errors.Is(err, ErrNone) {
 		t.Errorf("at another provider: got %v, want ErrNone", err)

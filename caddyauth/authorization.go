@@ -1,0 +1,123 @@
+package caddyauth
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+)
+
+// Authorization is what the authorization request asks for.
+type Authorization struct {
+	// The scopes, sent exactly as written. With `openid` among them an ID token
+	// is required, and the session knows who the user is; without it, none is
+	// expected. Default: `openid`, `profile`, `email`, and `offline_access`
+	// where the provider advertises it.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// The identifier of the API that the access token is for, as Auth0, Ory
+	// Hydra and Authelia take it. Default: none, and the parameter is not sent.
+	Audience string `json:"audience,omitempty"`
+
+	// The APIs that the access token is for, as absolute URIs. Sent with the
+	// authorization request and with the code. Default: none. Source: RFC 8707.
+	Resources []string `json:"resources,omitempty"`
+
+	// The Auth0 connection to log in with, by name. Default: none.
+	Connection string `json:"connection,omitempty"`
+
+	// Further parameters of the authorization request. Values may hold
+	// placeholders of the request; an empty value is not sent. Those of the
+	// protocol, and those that have an option of their own, are refused.
+	Params map[string]string `json:"params,omitempty"`
+
+	// Parameters that a link to the `login` endpoint may add to the
+	// authorization request. Default: `login_hint`, `ui_locales`,
+	// `screen_hint`, `organization`, `invitation`.
+	LoginParams []string `json:"login_params,omitempty"`
+
+	// The Auth0 organizations, by ID or name, whose members may log in: the
+	// first is sent, and the ID token must name one of them. Default: none.
+	Organizations []string `json:"organizations,omitempty"`
+
+	// How long ago users may have proved who they are when they log in; the ID
+	// token must say that it was no longer. Default: none. Source: OpenID
+	// Connect Core 1.0, section 3.1.2.1.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// The authentication contexts to ask for; the ID token must name one of
+	// them. Default: none. Source: OpenID Connect Core 1.0, section 3.1.2.1.
+	ACRValues []string `json:"acr_values,omitempty"`
+
+	// Whether the resources are sent with refresh requests, too. Default:
+	// false.
+	ResourceOnRefresh bool `json:"resource_on_refresh,omitempty"`
+}
+
+var (
+	defaultScopes      = []string{"openid", "profile", "email"}
+	defaultLoginParams = []string{"login_hint", "ui_locales", "screen_hint", "organization", "invitation"}
+)
+
+func (p *Provider) validateAuthorization() error {
+	a := p.Authorization
+	if a == nil {
+		return nil
+	}
+	for i, scope := range a.Scopes {
+		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) || scope == "" {
+			return misconfigured("scopes", "%q is not a scope: give each as an argument of its own", scope)
+		}
+		if slices.Contains(a.Scopes[:i], scope) {
+			return misconfigured("scopes", "%s stands twice", scope)
+		}
+	}
+	for i, resource := range a.Resources {
+		if !strings.Contains(resource, ":") || strings.Contains(resource, "#") {
+			return misconfigured("resource", "%q must be an absolute URI without fragment (RFC 8707 section 2); for an API identifier, use audience", resource)
+		}
+		if slices.Contains(a.Resources[:i], resource) {
+			return misconfigured("resource", "%s stands twice", resource)
+		}
+	}
+	for name := range a.Params {
+		if err := rp.CheckExtraParam(name); err != nil {
+			return misconfigured("authorize_param", "%v", err)
+		}
+	}
+	if p.Session != nil && p.Session.Refresh == refreshOff && slices.Contains(a.Scopes, "offline_access") {
+		return misconfigured("scopes", "offline_access asks for a refresh token, which refresh off never uses: leave one of them out")
+	}
+	for i, name := range a.LoginParams {
+		if err := rp.CheckLoginParam(name); err != nil {
+			return misconfigured("login_param", "%v", err)
+		}
+		if slices.Contains(a.LoginParams[:i], name) {
+			return misconfigured("login_param", "%s stands twice", name)
+		}
+	}
+	if a.MaxAge < 0 {
+		return misconfigured("max_age", "must be positive")
+	}
+	if needsOpenID := a.MaxAge > 0 || len(a.ACRValues) > 0 || len(a.Organizations) > 0; needsOpenID && len(a.Scopes) > 0 && !slices.Contains(a.Scopes, "openid") {
+		return misconfigured("scopes", "without openid there is no ID token that max_age, acr_values or organization could be checked with: add openid")
+	}
+	return a.validateLiterals()
+}
+
+// validateLiterals refuses placeholders where they would be sent as they are.
+func (a *Authorization) validateLiterals() error {
+	for _, literal := range []struct{ option, value string }{
+		{"audience", a.Audience},
+		{"connection", a.Connection},
+		{"organization", strings.Join(a.Organizations, " ")},
+		{"acr_values", strings.Join(a.ACRValues, " ")},
+	} {
+		if hasPlaceholder(literal.value) {
+			return misconfigured(literal.option, "cannot hold placeholders: write the value itself, or {$NAME} for one from the environment")
+		}
+	}
+	return nil
+}

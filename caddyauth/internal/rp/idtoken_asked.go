@@ -1,0 +1,67 @@
+package rp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
+)
+
+// These checks hold the provider to what the authorization request asked for.
+// A parameter in a URL can be taken away by the user whose browser carries it,
+// so having sent it proves nothing (Core section 3.1.2.1).
+
+// checkAuthTime wants auth_time when max_age was sent, and it must not be
+// longer ago than that.
+func checkAuthTime(_ context.Context, t *candidate) error {
+	if t.client.MaxAge <= 0 || t.expected.Previous != nil {
+		return nil
+	}
+	authTime, err := t.claims.Time("auth_time")
+	if err != nil {
+		return err
+	}
+	if age := t.now.Sub(authTime); age > t.client.MaxAge+t.client.clockSkew() {
+		return fmt.Errorf("is %s ago, max_age allows %s", age.Round(1e9), t.client.MaxAge)
+	}
+	return nil
+}
+
+// checkACR wants one of the authentication contexts that were asked for.
+func checkACR(_ context.Context, t *candidate) error {
+	if len(t.client.ACRValues) == 0 || t.expected.Previous != nil {
+		return nil
+	}
+	acr, err := t.claims.Text("acr")
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(t.client.ACRValues, acr) {
+		return fmt.Errorf("%.100q is none of the acr_values", acr)
+	}
+	return nil
+}
+
+// checkOrganization wants the user to belong to one of the organizations. As
+// Auth0's own SDKs do, an ID is compared with org_id, a name with org_name and
+// without regard to case. A refreshed token may leave both out.
+func checkOrganization(_ context.Context, t *candidate) error {
+	if len(t.client.Organizations) == 0 {
+		return nil
+	}
+	id, idErr := t.claims.Text("org_id")
+	name, nameErr := t.claims.Text("org_name")
+	if t.expected.Previous != nil && errors.Is(idErr, claims.ErrMissing) && errors.Is(nameErr, claims.ErrMissing) {
+		return nil
+	}
+	for _, allowed := range t.client.Organizations {
+		if strings.HasPrefix(allowed, "org_") && idErr == nil && id == allowed ||
+			!strings.HasPrefix(allowed, "org_") && nameErr == nil && strings.EqualFold(name, allowed) {
+			return nil
+		}
+	}
+	return errors.New("the user logged in with none of the organizations")
+}

@@ -1,0 +1,199 @@
+package caddyauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+)
+
+// errTokenExpired says that the session's access token is over, and that
+// there is no way to get another without a login.
+var errTokenExpired = fmt.Errorf("%w: its access token has expired", session.ErrNone)
+
+// load returns the session that a request's cookies stand for, if it may be
+// used now, with an access token that is good. Errors are those of
+// session.Keeper, and of session.Refresher.
+func (p *relyingParty) load(r *http.Request, a *authState) (*session.Session, error) {
+	secure, ok := p.site.origins.secure(r)
+	if !ok {
+		return nil, session.ErrNone // nobody can have logged in there
+	}
+	s, err := p.sessions.of(secure).Load(r.Context(), a.cookies)
+	if err != nil {
+		return nil, err
+	}
+	a.loaded = s.Generation
+	if p.shared.revocations.Has(s.ID) {
+		return nil, session.ErrEnded
+	}
+	now := p.now()
+	if p.policy.refresh && s.Due(now, p.policy.early) {
+		return p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
+			Key: p.flightKey(s), Do: p.refresh, Keep: p.sessions.limits.Idle, Now: now,
+		})
+	}
+	if !s.TokenAlive(now) {
+		return nil, errTokenExpired
+	}
+	return s, nil
+}
+
+// flightKey names a session's refreshes: the session, and all that shapes the
+// provider's answer (A74).
+func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x00" + p.sealing.binding }
+
+// refresh asks the provider for new tokens. It runs once for all requests of
+// a session, and for none of them in particular.
+func (p *relyingParty) refresh(ctx context.Context, s *session.Session) (*session.Session, error) {
+	renewed, err := p.renewTokens(ctx, s)
+	if err == nil && p.shared.revocations.Has(s.ID) { // logged out meanwhile
+		p.revoke(renewed)
+		err = session.ErrEnded
+	}
+	switch {
+	case err == nil:
+		p.logger.Debug("tokens refreshed", zap.String("provider", p.name), zap.String("sub", s.Subject))
+	case errors.Is(err, session.ErrEnded):
+	case errors.Is(err, rp.ErrGrantOver):
+		p.logger.Info("session ended: the provider does not refresh its tokens any longer",
+			zap.String("provider", p.name), zap.String("sub", s.Subject), zap.Error(err))
+	default:
+		why := reasonFor(err)
+		p.logger.Warn("refresh failed", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("reason", string(why)),
+			zap.Error(err), zap.String("hint", hints[why]))
+	}
+	return renewed, err
+}
+
+func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*session.Session, error) {
+	metadata, err := p.client.Provider.Metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	grant, err := p.client.Refresh(ctx, metadata, s.RefreshToken)
+	if err != nil {
+		return nil, err
+	}
+	token, err := p.refreshedIDToken(ctx, metadata, grant, s)
+	if err != nil {
+		return nil, err
+	}
+	renewed, err := s.Refreshed(grant, token, p.now())
+	if err != nil {
+		return nil, err
+	}
+	if !renewed.TokenAlive(p.now()) {
+		return nil, fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid)
+	}
+	return renewed, nil
+}
+
+// refreshedIDToken checks an ID token that came with a refresh, which need
+// not be there. If the keys to check it with cannot be had now, it is not
+// used; but the refresh token that came with it is, for the old one is spent.
+func (p *relyingParty) refreshedIDToken(ctx context.Context, m *rp.Metadata, grant *rp.Grant, s *session.Session) (*rp.IDToken, error) {
+	if !p.client.ExpectsIDToken() || grant.IDToken.Empty() {
+		return nil, nil
+	}
+	token, err := p.client.VerifyIDToken(ctx, m, grant.IDToken, rp.Expected{
+		AccessToken: grant.AccessToken, Previous: &rp.IDToken{Subject: s.Subject, Claims: s.Claims},
+	})
+	if errors.Is(err, rp.ErrUnavailable) {
+		p.logger.Warn("a refreshed ID token cannot be checked, and is not used", zap.String("provider", p.name), zap.Error(err))
+		return nil, nil
+	}
+	return token, err
+}
+
+// renew writes a session that is newer than the one the browser has: its
+// tokens were refreshed, or its idle clock is set back. One that cannot be
+// written ends when it would have.
+func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
+	renewed, due := p.sessions.limits.Renew(a.session, p.now())
+	if !due && !a.refreshed() {
+		return
+	}
+	if err := p.save(h, r, a, renewed); err != nil {
+		why := reasonFor(err)
+		p.logger.Warn("session cannot be renewed", zap.String("provider", p.name), zap.Error(err), zap.String("hint", hints[why]))
+		return
+	}
+	a.session, a.loaded = renewed, renewed.Generation // for a further handler of this provider
+}
+
+// save keeps a session, and gives the browser what it needs to come back: if
+// that fits, together with all other cookies of ours, what servers take.
+func (p *relyingParty) save(h http.Header, r *http.Request, a *authState, s *session.Session) error {
+	secure, _ := p.site.origins.secure(r)
+	names := p.site.cookies(secure)
+	return a.setCookies(h, func(h http.Header) error {
+		made := http.Header{}
+		if err := p.sessions.of(secure).Save(r.Context(), made, a.cookies, s); err != nil {
+			return err
+		}
+		size := othersSize(a.cookies, names)
+		for _, c := range (&http.Response{Header: made}).Cookies() {
+			size += len(c.Name) + len(c.Value)
+		}
+		if size > maxAllCookies {
+			return &sealed.TooLargeError{Size: size, Limit: maxAllCookies}
+		}
+		maps.Copy(h, made)
+		p.saveHint(h, s, secure)
+		return nil
+	})
+}
+
+// hintJar is the cookie that keeps the ID token for the logout. No request
+// but that for the logout carries it.
+func (p *relyingParty) hintJar(secure bool) *sealed.Jar {
+	cookie := loginCookie(p.site.cookies(secure).hint, secure)
+	cookie.Path = p.site.endpoints.prefix + pathLogout
+	return &sealed.Jar{Cookie: cookie, Box: p.sealing.hints, MaxChunks: 1}
+}
+
+// saveHint keeps a new ID token for the logout. One that does not fit is let
+// go: the provider can be told by other means whose session it is.
+func (p *relyingParty) saveHint(h http.Header, s *session.Session, secure bool) {
+	if s.IDToken.Empty() || p.policy.logout == rp.LogoutLocal {
+		return
+	}
+	data, err := session.EncodeHint(s)
+	if err == nil {
+		err = p.hintJar(secure).Write(h, nil, data, p.sessions.limits.Left(s, p.now()))
+	}
+	if err != nil {
+		p.logger.Debug("the ID token is not kept for the logout", zap.String("provider", p.name), zap.Error(err))
+	}
+}
+
+// revoke has the provider forget a session's refresh token, without anybody
+// waiting for it.
+func (p *relyingParty) revoke(s *session.Session) {
+	if !p.policy.revoke || s.RefreshToken.Empty() {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), revocationTimeout)
+		defer cancel()
+		metadata, err := p.client.Provider.Metadata(ctx)
+		if err == nil {
+			err = p.client.Revoke(ctx, metadata, s.RefreshToken)
+		}
+		if err != nil {
+			p.logger.Warn("a refresh token could not be revoked at the provider", zap.String("provider", p.name), zap.Error(err))
+		}
+	}()
+}
+
+// revocationTimeout bounds how long a revocation may take.
+const revocationTimeout = 10 * time.Second
