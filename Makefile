@@ -10,7 +10,7 @@ LINT    := $(BIN)/golangci-lint
 # The tests listen on loopback only, and end what they start.
 TESTFLAGS ?= -race -count=1
 
-.PHONY: help demo test setup vet lint unit noskips fuzz e2e bench fmt build clean
+.PHONY: help demo test setup vet lint unit noskips xcaddy fuzz e2e bench fmt build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -18,7 +18,7 @@ help:
 demo:
 	@$(GO) run ./test/demo
 
-test: setup vet lint noskips unit fuzz e2e
+test: setup vet lint noskips unit xcaddy fuzz e2e
 	@echo "all tests passed"
 
 # setup installs what the tests need and the machine has not: as root on
@@ -44,6 +44,10 @@ noskips:
 
 unit:
 	$(GO) test $(TESTFLAGS) ./...
+
+# Builds Caddy with this module as xcaddy.md says, and looks whether it is in.
+xcaddy:
+	@GO="$(GO)" ./test/xcaddy.sh
 
 # Every fuzz target for a short while; `make fuzz FUZZTIME=30m` for a long one.
 fuzz:

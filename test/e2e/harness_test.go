@@ -150,10 +150,15 @@ type world struct {
 }
 
 // newWorld starts a provider and a Caddy whose site has the given directives.
-// $ISSUER and $UPSTREAM stand for the addresses of both.
-func newWorld(t *testing.T, address, directives string) *world {
+// $ISSUER and $UPSTREAM stand for the addresses of both. The provider's
+// environment is added to.
+func newWorld(t *testing.T, address, directives string, env ...string) *world {
 	t.Helper()
 	w := &world{t: t, upstream: newUpstream(t)}
+	for _, variable := range env {
+		name, value, _ := strings.Cut(variable, "=")
+		t.Setenv(name, value)
+	}
 	w.idp = start(t, "oidc-provider", "node", "idp.mjs")
 	w.issuer = "http://127.0.0.1:" + w.idp.printed(`\{"port":(\d+)\}`)
 	w.startCaddy(address, directives)
@@ -257,6 +262,19 @@ func (u *upstream) last(t *testing.T, path string) *http.Request {
 	return nil
 }
 
+// tokens are the different access tokens that came with requests for a path.
+func (u *upstream) tokens(path string) map[string]bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	tokens := map[string]bool{}
+	for _, r := range u.seen {
+		if r.URL.Path == path {
+			tokens[r.Header.Get("Authorization")] = true
+		}
+	}
+	return tokens
+}
+
 // count is how many requests for a path reached the upstream.
 func (u *upstream) count(path string) int {
 	u.mu.Lock()
@@ -273,7 +291,13 @@ func (u *upstream) count(path string) int {
 // newBrowser starts a Chromium of its own, without any past.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
+	// Chromium leaves folders behind when it is ended; and the path of its
+	// socket must be short, so this is none of the test's own.
+	temporary, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Env("TMPDIR="+temporary),
 		chromedp.ExecPath(chromiumPath()), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox,
 		chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
@@ -286,6 +310,7 @@ func newBrowser(t *testing.T) context.Context {
 		cancelTimeout()
 		cancelContext()
 		cancelAllocator()
+		_ = os.RemoveAll(temporary)
 	})
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1000, 760)); err != nil {
 		t.Fatal(err)
@@ -356,6 +381,19 @@ func logIn(t *testing.T, ctx context.Context, user string) {
 	fillIn(t, ctx, user)
 	shows(t, ctx, `document.querySelector("input[name=prompt][value=consent]")`)
 	do(t, ctx, chromedp.Click(css(`button.login-submit`)))
+}
+
+// logOut says yes to the provider's own question.
+func logOut(t *testing.T, ctx context.Context) {
+	t.Helper()
+	shows(t, ctx, `document.querySelector("button[name=logout][value=yes]")`)
+	do(t, ctx, chromedp.Click(css(`button[name=logout][value=yes]`)))
+}
+
+// signedOut waits for the page after a logout.
+func signedOut(t *testing.T, ctx context.Context, site string) {
+	t.Helper()
+	shows(t, ctx, `location.href.startsWith(`+quote(site+"/oauth2/signed-out")+`) && document.querySelector("h1").innerText === "You are signed out"`)
 }
 
 func fillIn(t *testing.T, ctx context.Context, user string) {

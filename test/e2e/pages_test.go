@@ -42,7 +42,8 @@ func TestPagesInChromium(t *testing.T) {
 	do(t, browser, chromedp.Navigate(w.site+"/oauth2/logout"), chromedp.WaitVisible(css(`button`)))
 	screenshot(t, browser, "page-sign-out")
 	do(t, browser, chromedp.Click(css(`button`)))
-	arrives(t, browser, w.site+"/oauth2/signed-out")
+	logOut(t, browser)
+	signedOut(t, browser, w.site)
 	screenshot(t, browser, "page-signed-out")
 	if got := run(t, browser, chromedp.Evaluate[string](`fetch("/page").then((r) => String(r.status)).catch(() => "blocked by the policy")`, chromedp.EvalAwaitPromise)); got != "blocked by the policy" {
 		t.Errorf("a fetch from our page: %s", got)

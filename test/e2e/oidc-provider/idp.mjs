@@ -2,13 +2,15 @@
 //
 // It listens on a port that the kernel chooses and prints it as the first
 // line; then it reads one line, the relying party's origins as a JSON list,
-// and serves. It ends when its standard input does.
+// and serves. It ends when its standard input does. ACCESS_TOKEN_SECONDS in its
+// environment is how long access tokens live.
 import * as http from 'node:http';
 import * as readline from 'node:readline';
 import { generateKeyPairSync } from 'node:crypto';
 import { Provider } from 'oidc-provider';
 
 const secret = 'secret-secret-secret-secret-secret';
+const accessTokenSeconds = Number(process.env.ACCESS_TOKEN_SECONDS ?? 3600);
 
 let handler = (_req, res) => res.writeHead(503).end(); // until it knows whom it serves
 const server = http.createServer((req, res) => handler(req, res));
@@ -26,6 +28,7 @@ function serve(origins) {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const client = {
     redirect_uris: origins.map((origin) => `${origin}/oauth2/callback`),
+    post_logout_redirect_uris: origins.map((origin) => `${origin}/oauth2/signed-out`),
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
     application_type: 'web',
@@ -56,22 +59,30 @@ function serve(origins) {
       }),
     }),
     cookies: { keys: ['a key for tests'] },
+    rotateRefreshToken: true, // and a second use of one revokes the grant
+    ttl: { AccessToken: accessTokenSeconds, RefreshToken: 86400, IdToken: 3600, Grant: 86400, Session: 86400, Interaction: 3600 },
     features: {
       devInteractions: { enabled: true }, // its own login form
+      rpInitiatedLogout: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         // Auth0's `audience` as well as RFC 8707's `resource`
         defaultResource: (ctx, _client, oneOf) => oneOf ?? ctx.oidc.params?.audience,
         useGrantedResource: () => true,
         getResourceServerInfo: (_ctx, resource) => ({
-          scope: 'read write', audience: resource, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } },
+          scope: 'read write', audience: resource, accessTokenFormat: 'jwt', accessTokenTTL: accessTokenSeconds, jwt: { sign: { alg: 'RS256' } },
         }),
       },
     },
   });
-  for (const event of ['authorization.success', 'authorization.error', 'grant.success', 'grant.error', 'server_error']) {
+  const events = [
+    'authorization.success', 'authorization.error', 'grant.success', 'grant.error', 'grant.revoked', 'end_session.success',
+    'end_session.error', 'revocation.error', 'server_error',
+  ];
+  for (const event of events) {
     provider.on(event, (ctx, err) => console.log(JSON.stringify({
-      event, client: ctx?.oidc?.client?.clientId, error: err instanceof Error ? `${err.message}: ${err.error_description ?? ''}` : undefined,
+      event, client: ctx?.oidc?.client?.clientId, grant: ctx?.oidc?.params?.grant_type, error: err instanceof Error ? `${err.message}: ${err.error_description ?? ''}` : undefined,
     })));
   }
   handler = provider.callback();
