@@ -34,7 +34,8 @@ type storedKeys struct {
 	current atomic.Pointer[sealed.Keyring] // nil before the first use
 
 	mu      sync.Mutex
-	looked  time.Time     // when the storage was last looked at
+	looked  time.Time     // when the storage was last looked at…
+	read    time.Time     // …and when that last succeeded
 	flight  chan struct{} // closed when the look under way ends; nil when there is none
 	failure error         // of the last look
 }
@@ -67,18 +68,21 @@ type storedKey struct {
 	Created time.Time `json:"created"`
 }
 
-// Keyring implements sealed.Keys. Only the first use waits for the storage.
+// Keyring implements sealed.Keys. Only the first use waits for the storage,
+// and the first after so long a silence that the keys may be others by now.
 func (k *storedKeys) Keyring() (*sealed.Keyring, error) {
-	if keyring := k.current.Load(); keyring != nil {
-		k.look(keyRefresh)
-		return keyring, nil
+	if k.current.Load() == nil {
+		return k.Reload()
 	}
-	return k.Reload()
+	if flight, silence := k.look(keyRefresh); flight != nil && silence >= keyPublication {
+		<-flight
+	}
+	return k.current.Load(), nil
 }
 
 // Reload implements sealed.Keys.
 func (k *storedKeys) Reload() (*sealed.Keyring, error) {
-	if flight := k.look(keyRetry); flight != nil {
+	if flight, _ := k.look(keyRetry); flight != nil {
 		<-flight
 	}
 	if keyring := k.current.Load(); keyring != nil {
@@ -90,16 +94,17 @@ func (k *storedKeys) Reload() (*sealed.Keyring, error) {
 }
 
 // look begins a look at the storage, if the last one is long enough ago. It
-// returns the one that is under way.
-func (k *storedKeys) look(every time.Duration) (flight <-chan struct{}) {
+// returns the one that is under way, and how long ago the last one succeeded.
+func (k *storedKeys) look(every time.Duration) (flight <-chan struct{}, silence time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if now := k.now(); k.flight == nil && now.Sub(k.looked) >= every {
+	now := k.now()
+	if k.flight == nil && now.Sub(k.looked) >= every {
 		k.looked = now
 		k.flight = make(chan struct{})
 		go k.update(k.flight)
 	}
-	return k.flight
+	return k.flight, now.Sub(k.read)
 }
 
 // update reads the keys, and makes one where that is due. The keys there are
@@ -117,6 +122,9 @@ func (k *storedKeys) update(done chan struct{}) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err == nil {
+		k.read = k.now()
+	}
 	k.failure, k.flight = err, nil
 	close(done)
 }

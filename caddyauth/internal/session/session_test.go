@@ -41,13 +41,19 @@ func jwt(size int) string {
 	}
 }
 
-func newSession(t testing.TB, token string) *Session {
+func parse(t testing.TB, text string) claims.Set {
 	t.Helper()
-	set, err := claims.Parse([]byte(`{"sub":"alice","name":"Alice Ash","email":"alice@example.com","groups":["staff","admin"],"sid":"s-1"}`))
+	set, err := claims.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	grant := &rp.Grant{AccessToken: rp.NewSecret(token), Expiry: begin.Add(time.Hour), Scope: "openid profile"}
+	return set
+}
+
+func newSession(t testing.TB, token string) *Session {
+	t.Helper()
+	set := parse(t, `{"sub":"alice","name":"Alice Ash","email":"alice@example.com","groups":["staff","admin"],"sid":"s-1"}`)
+	grant := &rp.Grant{AccessToken: rp.NewSecret(token), RefreshToken: rp.NewSecret("refresh"), Expiry: begin.Add(time.Hour), Scope: "openid profile"}
 	return New(grant, &rp.IDToken{Subject: "alice", Claims: set}, begin)
 }
 
@@ -110,7 +116,11 @@ func TestCodecRoundTrip(t *testing.T) {
 			if got.Authorization() != "Bearer "+token {
 				t.Errorf("Authorization: got %q", got.Authorization())
 			}
+			if got.RefreshToken.Reveal() != "refresh" {
+				t.Errorf("refresh token: got %q", got.RefreshToken.Reveal())
+			}
 			got.AccessToken, want.AccessToken, got.bearer, want.bearer = rp.Secret{}, rp.Secret{}, rp.Secret{}, rp.Secret{}
+			got.RefreshToken, want.RefreshToken = rp.Secret{}, rp.Secret{}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}

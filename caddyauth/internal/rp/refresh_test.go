@@ -1,0 +1,274 @@
+package rp
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
+)
+
+// loggedIn is a client with a grant that has a refresh token.
+func loggedIn(t *testing.T) (*provider.Provider, *Client, *Grant) {
+	t.Helper()
+	op := start(t, provider.Config{})
+	c := newClient(op)
+	c.Scopes = append(c.Scopes, "offline_access")
+	grant, _, err := exchange(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grant.RefreshToken.Empty() {
+		t.Fatal("no refresh token came")
+	}
+	return op, c, grant
+}
+
+// M100, M102: the refresh token that came takes the place of the old one;
+// without one, the old stays. One request, of exactly these parameters.
+func TestIDPS26M100M102Refresh(t *testing.T) {
+	op, c, grant := loggedIn(t)
+	c.Resources = []string{"https://api.test/"} // not sent, unless resource_on_refresh says so
+	renewed, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if renewed.RefreshToken.Reveal() == grant.RefreshToken.Reveal() || renewed.AccessToken.Reveal() == grant.AccessToken.Reveal() || renewed.IDToken.Empty() {
+		t.Error("the tokens are the old ones")
+	}
+	requests := op.Requests("token")
+	want := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {grant.RefreshToken.Reveal()}, "client_id": {"public"}}
+	if got := requests[len(requests)-1].Form; len(requests) != 2 || got.Encode() != want.Encode() {
+		t.Errorf("got %d requests, the last %s, want %s", len(requests)-1, got.Encode(), want.Encode())
+	}
+	op.Misbehave(provider.Faults{KeepRefreshTokens: true})
+	c.ResourceOnRefresh = true
+	kept, err := c.Refresh(t.Context(), metadata(t, c), renewed.RefreshToken)
+	if err != nil || kept.RefreshToken.Reveal() != renewed.RefreshToken.Reveal() {
+		t.Errorf("without rotation: %v", err)
+	}
+	requests = op.Requests("token")
+	if got := requests[len(requests)-1].Form["resource"]; !slices.Equal(got, c.Resources) {
+		t.Errorf("resource: got %q", got)
+	}
+}
+
+// What the token endpoint can say of a refresh, and what it means: that the
+// grant is over, that it is to be tried again, or that the operator must act.
+func TestIDPS27M103M105RefreshErrors(t *testing.T) {
+	const jsonType = "application/json"
+	for _, tc := range []struct {
+		name   string
+		status int
+		header http.Header
+		body   string
+		is     error // exactly one of the three
+		wait   time.Duration
+	}{
+		{"invalid_grant", 400, nil, `{"error":"invalid_grant"}`, ErrGrantOver, 0},
+		{"invalid_grant, as Auth0 says it", 403, nil, `{"error":"invalid_grant","error_description":"Unknown or invalid refresh token."}`, ErrGrantOver, 0},
+		{"invalid_request, as Dex says it", 400, nil, `{"error":"invalid_request"}`, ErrGrantOver, 0},
+		{"nothing, as Glewlwyd says it", 400, nil, ``, ErrGrantOver, 0},
+		{"mfa_required", 403, nil, `{"error":"mfa_required","mfa_token":"x"}`, ErrGrantOver, 0},
+		{"interaction_required", 400, nil, `{"error":"interaction_required"}`, ErrGrantOver, 0},
+		{"unauthorized_client", 400, nil, `{"error":"unauthorized_client"}`, ErrGrantOver, 0},
+		{"invalid_grant with status 200", 200, nil, `{"error":"invalid_grant"}`, ErrGrantOver, 0},
+		{"invalid_client", 401, nil, `{"error":"invalid_client"}`, ErrMisconfigured, 0},
+		{"not found", 404, nil, ``, ErrMisconfigured, 0},
+		{"a redirect", 302, nil, ``, ErrMisconfigured, 0},
+		{"a server error", 500, nil, `oops`, ErrUnavailable, 0},
+		{"a server error that names invalid_grant", 500, nil, `{"error":"invalid_grant"}`, nil, 0},
+		{"temporarily unavailable", 400, nil, `{"error":"temporarily_unavailable"}`, ErrUnavailable, 0},
+		{"bad gateway", 502, http.Header{"Retry-After": {"7"}}, `<html>`, ErrUnavailable, 7 * time.Second},
+		{"too many requests", 429, http.Header{"Retry-After": {"30"}}, `{"error":"access_denied"}`, ErrUnavailable, 30 * time.Second},
+		{"too many requests, for a day", 429, http.Header{"Retry-After": {"86400"}}, ``, ErrUnavailable, maxRetryAfter},
+		{"too many requests, in the past", 429, http.Header{"Retry-After": {"-1"}}, ``, ErrUnavailable, 0},
+		{"not JSON", 200, nil, `<html>`, ErrInvalid, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			op, c, grant := loggedIn(t)
+			op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+				"token": func(w http.ResponseWriter, r *http.Request) bool {
+					for name := range tc.header {
+						w.Header().Set(name, tc.header.Get(name))
+					}
+					return provider.Status(tc.status, jsonType, tc.body)(w, r)
+				},
+			}})
+			_, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, kind := range []error{ErrGrantOver, ErrUnavailable} {
+				if errors.Is(err, kind) != (tc.is == kind) {
+					t.Errorf("%v: is %v: %v", err, kind, errors.Is(err, kind))
+				}
+			}
+			if tc.is != nil && !errors.Is(err, tc.is) {
+				t.Errorf("%v is no %v", err, tc.is)
+			}
+			if refused, ok := errors.AsType[*EndpointError](err); ok && refused.RetryAfter != tc.wait {
+				t.Errorf("to wait: got %s, want %s", refused.RetryAfter, tc.wait)
+			}
+			if got := len(op.Requests("token")); got != 2 { // one of them the login's
+				t.Errorf("got %d requests", got-1)
+			}
+		})
+	}
+}
+
+// Retry-After comes in two forms, and X-RateLimit-Reset is a date.
+func TestRetryAfter(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for _, tc := range []struct {
+		header http.Header
+		want   time.Duration
+	}{
+		{http.Header{}, 0},
+		{http.Header{"Retry-After": {"12"}}, 12 * time.Second},
+		{http.Header{"Retry-After": {now.Add(20 * time.Second).UTC().Format(http.TimeFormat)}}, 20 * time.Second},
+		{http.Header{"Retry-After": {"soon"}}, 0},
+		{http.Header{"Retry-After": {"99999999999999999999"}}, 0},
+		{http.Header{"X-Ratelimit-Reset": {"1800000009"}}, 9 * time.Second},
+		{http.Header{"X-Ratelimit-Reset": {"9223372036854775807"}}, 0},
+		{http.Header{"X-Ratelimit-Reset": {"1"}}, 0},
+	} {
+		if got := retryAfter(tc.header, now); got != tc.want {
+			t.Errorf("%v: got %s, want %s", tc.header, got, tc.want)
+		}
+	}
+}
+
+// M107, A81: the answer is lost. The same refresh token goes out once more, at
+// once; if that is lost, too, the provider counts as down.
+func TestM107A81LostAnswer(t *testing.T) {
+	for name, lost := range map[string]int{"once": 1, "twice": 2} {
+		t.Run(name, func(t *testing.T) {
+			op, c, grant := loggedIn(t)
+			cut := 0
+			op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+				"token": func(w http.ResponseWriter, _ *http.Request) bool {
+					if cut++; cut > lost {
+						return false
+					}
+					return answerRaw(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\nConnection: close\r\n\r\n{\"access_")
+				},
+			}})
+			_, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+			if lost == 1 && err != nil || lost == 2 && !errors.Is(err, ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+			if got := len(op.Requests("token")) - 1; got != 2 {
+				t.Errorf("got %d requests, want 2", got)
+			}
+		})
+	}
+}
+
+// A provider that cannot be reached is asked once, and so is a slow one.
+func TestRefreshOfAProviderThatIsDown(t *testing.T) {
+	op, c, grant := loggedIn(t)
+	m := metadata(t, c)
+	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"token": func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true },
+	}})
+	ctx, cancel := contextWithTimeout(t, 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.Refresh(ctx, m, grant.RefreshToken); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("slow: got %v", err)
+	}
+	if got := len(op.Requests("token")) - 1; got != 1 {
+		t.Errorf("got %d requests, want 1", got)
+	}
+	_ = op.Close()
+	if _, err := c.Refresh(t.Context(), m, grant.RefreshToken); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrGrantOver) {
+		t.Errorf("down: got %v", err)
+	}
+}
+
+// M106, IDPS 28: an ID token that came with a refresh passes the checklist
+// like any other, is about the same user, and needs no nonce; if it has one,
+// it is the login's.
+func TestIDPS28M106RefreshedIDToken(t *testing.T) {
+	b := newBench(t)
+	b.client.MaxAge, b.client.ACRValues = time.Minute, []string{"mfa"} // the login's business, not the refresh's
+	login, err := b.client.VerifyIDToken(t.Context(), metadata(t, b.client), NewSecret(b.op.Sign(nil, b.claims(map[string]any{
+		"auth_time": b.now.Unix(), "acr": "mfa",
+	}))), Expected{Nonce: NewSecret("the-nonce")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.now = b.now.Add(time.Hour)
+	for _, tc := range []struct {
+		name   string
+		change map[string]any
+		check  string // that must fail; empty: accepted
+	}{
+		{"without a nonce", map[string]any{"nonce": nil}, ""},
+		{"with the login's nonce", nil, ""},
+		{"with another nonce", map[string]any{"nonce": "another"}, "nonce"},
+		{"another user", map[string]any{"sub": "mallory"}, "sub"},
+		{"another issuer", map[string]any{"iss": "https://evil.test"}, "iss"},
+		{"another audience", map[string]any{"aud": "another"}, "aud"},
+		{"another party", map[string]any{"azp": "another"}, "azp"},
+		{"expired", map[string]any{"exp": b.now.Add(-time.Hour).Unix()}, "exp"},
+		{"issued before the login", map[string]any{"iat": b.now.Add(-2 * time.Hour).Unix()}, "iat"},
+		{"for another access token", map[string]any{"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}, "at_hash"},
+	} {
+		_, err := b.client.VerifyIDToken(t.Context(), metadata(t, b.client), NewSecret(b.op.Sign(nil, b.claims(tc.change))), Expected{
+			AccessToken: NewSecret("opaque-token"), Previous: login,
+		})
+		checkErr, failed := errors.AsType[*CheckError](err)
+		if got := failed; got != (tc.check != "") || failed && checkErr.Check != tc.check {
+			t.Errorf("%s: got %v, want check %q to fail", tc.name, err, tc.check)
+		}
+	}
+	b.op.RotateKeys()
+	_ = b.op.Close()
+	_, err = b.client.VerifyIDToken(t.Context(), metadata(t, b.client), NewSecret(b.op.Sign(nil, b.claims(nil))), Expected{Previous: login})
+	if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalid) {
+		t.Errorf("without the keys to check it with: got %v", err)
+	}
+}
+
+// IDPS 22, M84: what the authorization request asked for, the ID token must
+// say.
+func TestIDPS16IDPS22M84AskedFor(t *testing.T) {
+	b := newBench(t)
+	ago := func(d time.Duration) int64 { return b.now.Add(-d).Unix() }
+	for _, tc := range []struct {
+		name   string
+		asked  Authorization
+		change map[string]any
+		check  string
+	}{
+		{"max_age, fresh", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(100 * time.Second)}, ""},
+		{"max_age, stale", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(121 * time.Second)}, "auth_time"},
+		{"max_age, nothing said", Authorization{MaxAge: time.Minute}, nil, "auth_time"},
+		{"max_age, a text", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": "now"}, "auth_time"},
+		{"acr, one of them", Authorization{ACRValues: []string{"a", "b"}}, map[string]any{"acr": "b"}, ""},
+		{"acr, another", Authorization{ACRValues: []string{"a", "b"}}, map[string]any{"acr": "c"}, "acr"},
+		{"acr, nothing said", Authorization{ACRValues: []string{"a"}}, nil, "acr"},
+		{"organization by ID", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_1"}, ""},
+		{"organization by name, without case", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_2", "org_name": "ACME"}, ""},
+		{"an ID is compared with its case", Authorization{Organizations: []string{"org_1a"}}, map[string]any{"org_id": "org_1A"}, "organization"},
+		{"another organization", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_2", "org_name": "other"}, "organization"},
+		{"a name that looks like an ID", Authorization{Organizations: []string{"org_1"}}, map[string]any{"org_id": "org_2", "org_name": "org_1"}, "organization"},
+		{"no organization", Authorization{Organizations: []string{"org_1"}}, nil, "organization"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			scopes := b.client.Scopes
+			b.client.Authorization = tc.asked
+			b.client.Scopes = scopes
+			err := b.verify(t, b.op.Sign(nil, b.claims(tc.change)))
+			checkErr, failed := errors.AsType[*CheckError](err)
+			if failed != (tc.check != "") || failed && checkErr.Check != tc.check {
+				t.Errorf("got %v, want check %q to fail", err, tc.check)
+			}
+		})
+	}
+}

@@ -1,0 +1,495 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+)
+
+// office is a provider that refreshes tokens: each refresh token once. A
+// second use is what it counts.
+type office struct {
+	calls  atomic.Int32
+	reused atomic.Int32
+	delay  time.Duration
+
+	mu    sync.Mutex
+	fail  error
+	spent map[string]bool
+}
+
+func (o *office) refuse(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fail = err
+}
+
+func (o *office) refresh(_ context.Context, s *Session) (*Session, error) {
+	n := o.calls.Add(1)
+	time.Sleep(o.delay)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fail != nil {
+		return nil, o.fail
+	}
+	if o.spent[s.RefreshToken.Reveal()] {
+		o.reused.Add(1)
+		return nil, fmt.Errorf("%w: used before", rp.ErrGrantOver)
+	}
+	if o.spent == nil {
+		o.spent = map[string]bool{}
+	}
+	o.spent[s.RefreshToken.Reveal()] = true
+	return s.Refreshed(&rp.Grant{
+		AccessToken: rp.NewSecret(fmt.Sprintf("access-%d", n)), RefreshToken: rp.NewSecret(fmt.Sprintf("refresh-%d-%s", n, s.ID)), Expiry: time.Now().Add(5 * time.Minute),
+	}, nil, time.Now())
+}
+
+// fresh asks as a handler does.
+func (o *office) fresh(r *Refresher, s *Session) (*Session, error) {
+	return r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+}
+
+// refreshable is a session whose access token lives for five minutes.
+func refreshable() *Session {
+	s := New(&rp.Grant{AccessToken: rp.NewSecret("access-0"), Expiry: time.Now().Add(5 * time.Minute)}, nil, time.Now())
+	s.RefreshToken = rp.NewSecret("refresh-0-" + s.ID)
+	return s
+}
+
+// T1, IDPS 24, A80: however many come at once with an expired token, one
+// request goes out, and all get what it brought.
+func TestT1IDPS24A80OneFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{delay: 3 * time.Second}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				got, err := o.fresh(&r, s)
+				if err != nil || got.AccessToken.Reveal() != "access-1" || got.Generation != 1 {
+					t.Errorf("got %+v, %v", got, err)
+				}
+			})
+		}
+		wg.Wait()
+		// Those that still come with the old cookie get the successor.
+		for range 10 {
+			time.Sleep(20 * time.Second)
+			if got, err := o.fresh(&r, s); err != nil || got.AccessToken.Reveal() != "access-1" {
+				t.Errorf("a straggler: got %+v, %v", got, err)
+			}
+		}
+		if o.calls.Load() != 1 {
+			t.Errorf("the provider was asked %d times", o.calls.Load())
+		}
+	})
+}
+
+// Who finds the token still good never waits, and gets the successor as soon
+// as there is one.
+func TestNobodyWaitsForAGoodToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{delay: 8 * time.Second}
+		s := refreshable()
+		time.Sleep(4*time.Minute + 5*time.Second)
+		began := time.Now()
+		for range 50 {
+			if got, err := o.fresh(&r, s); err != nil || got != s {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("waited %s", waited)
+		}
+		time.Sleep(9 * time.Second)
+		if got, err := o.fresh(&r, s); err != nil || got.Generation != 1 {
+			t.Errorf("afterwards: got %+v, %v", got, err)
+		}
+		if o.calls.Load() != 1 {
+			t.Errorf("the provider was asked %d times", o.calls.Load())
+		}
+	})
+}
+
+// T2, promise 3: who asked first hangs up; the refresh goes on, and what it
+// brought is there for whoever comes next.
+func TestT2HangingUpLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{delay: 3 * time.Second}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := r.Fresh(ctx, s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNone) {
+			t.Errorf("the one who hung up: got %v", err)
+		}
+		time.Sleep(time.Minute)
+		if got, err := o.fresh(&r, s); err != nil || got.Generation != 1 {
+			t.Errorf("the next: got %+v, %v", got, err)
+		}
+		if o.calls.Load() != 1 || o.reused.Load() != 0 {
+			t.Errorf("the provider was asked %d times", o.calls.Load())
+		}
+	})
+}
+
+// The successor is kept until the browser has shown it, and a minute longer;
+// one that was never shown, for the idle time. Afterwards nothing is left.
+func TestSuccessorsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		latest, err := o.fresh(&r, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Latest(s.ID, s); got != latest {
+			t.Errorf("the latest is %+v", got)
+		}
+		time.Sleep(4*time.Minute + 30*time.Second) // latest is due
+		again, err := o.fresh(&r, latest)          // and presented by this
+		if err != nil || again != latest {
+			t.Fatalf("got %+v, %v", again, err)
+		}
+		synctest.Wait()
+		if got, _ := o.fresh(&r, s); got == nil || got.Generation != 2 {
+			t.Errorf("a straggler of two generations ago: got %+v", got)
+		}
+		other := refreshable()
+		time.Sleep(2 * time.Hour)
+		if _, err := o.fresh(&r, other); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.sessions) != 1 || r.order.Len() != 1 || r.sessions[other.ID] == nil {
+			t.Errorf("%d entries, %d in order, %d bytes", len(r.sessions), r.order.Len(), r.size)
+		}
+		// A copy from before has a spent refresh token now, as after a restart:
+		// the provider refuses it, and the session is over.
+		if _, err := o.fresh(&r, s); !errors.Is(err, ErrEnded) {
+			t.Errorf("long afterwards: got %v", err)
+		}
+	})
+}
+
+// T3, M105, IDPS 27: a provider in trouble ends no session. The token that is
+// still good is used; tries become rarer; once it is over, the error says that
+// it cannot be told. When the provider is back, all goes on.
+func TestT3M105ProviderInTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{fail: fmt.Errorf("%w: status 500", rp.ErrUnavailable)}
+		s := refreshable()
+		time.Sleep(4*time.Minute + time.Second)
+		perSecond := map[int64]int32{}
+		for range 580 { // 58 s, ten requests a second
+			before := o.calls.Load()
+			if got, err := o.fresh(&r, s); err != nil || got != s {
+				t.Fatalf("with a good token: got %+v, %v", got, err)
+			}
+			synctest.Wait()
+			perSecond[time.Now().Unix()] += o.calls.Load() - before
+			time.Sleep(100 * time.Millisecond)
+		}
+		for second, n := range perSecond {
+			if n > 1 {
+				t.Errorf("second %d: %d tries", second, n)
+			}
+		}
+		if n := o.calls.Load(); n < 4 || n > 8 {
+			t.Errorf("%d tries in a minute", n)
+		}
+		time.Sleep(3 * time.Second)
+		_, err := o.fresh(&r, s)
+		if backoff, ok := errors.AsType[*BackoffError](err); !ok || backoff.Wait <= 0 || !errors.Is(err, rp.ErrUnavailable) || errors.Is(err, ErrNone) {
+			t.Errorf("with an expired token: got %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, err := o.fresh(&r, s); !errors.Is(err, rp.ErrUnavailable) || errors.Is(err, ErrNone) {
+			t.Errorf("at the next try: got %v", err)
+		}
+		o.refuse(nil)
+		time.Sleep(2 * time.Minute)
+		if got, err := o.fresh(&r, s); err != nil || got.Generation != 1 {
+			t.Errorf("when the provider is back: got %+v, %v", got, err)
+		}
+	})
+}
+
+// IDPS 27: "too many requests" speaks to all sessions: nobody asks before its
+// time is over, and tokens that are good are used meanwhile.
+func TestIDPS27RetryAfterIsForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{fail: &rp.EndpointError{Status: 429, RetryAfter: 30 * time.Second, Err: rp.ErrUnavailable}}
+		a, b := refreshable(), refreshable()
+		time.Sleep(4*time.Minute + time.Second)
+		for range 29 {
+			for _, s := range []*Session{a, b} {
+				if got, err := o.fresh(&r, s); err != nil || got != s {
+					t.Errorf("got %+v, %v", got, err)
+				}
+				synctest.Wait()
+			}
+			time.Sleep(time.Second)
+		}
+		if o.calls.Load() != 1 {
+			t.Errorf("the provider was asked %d times", o.calls.Load())
+		}
+		o.refuse(nil)
+		time.Sleep(2 * time.Second)
+		for _, s := range []*Session{a, b} {
+			_, _ = o.fresh(&r, s)
+			synctest.Wait()
+			if got, err := o.fresh(&r, s); err != nil || got.Generation != 1 {
+				t.Errorf("afterwards: got %+v, %v", got, err)
+			}
+		}
+	})
+}
+
+// M103, IDPS 27: a refused refresh token ends the session, also while the
+// access token is good; it is not tried again for a while; and a browser that
+// has newer tokens is not concerned.
+func TestM103RefusedRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{fail: fmt.Errorf("%w: invalid_grant", rp.ErrGrantOver)}
+		s := refreshable()
+		time.Sleep(4*time.Minute + time.Second)
+		_, _ = o.fresh(&r, s)
+		synctest.Wait()
+		for range 20 {
+			if _, err := o.fresh(&r, s); !errors.Is(err, ErrEnded) {
+				t.Errorf("got %v", err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if o.calls.Load() != 1 {
+			t.Errorf("the provider was asked %d times", o.calls.Load())
+		}
+		o.refuse(nil)
+		newer := *s
+		newer.Generation, newer.RefreshToken = 1, rp.NewSecret("another")
+		if got, err := o.fresh(&r, &newer); err != nil || got.Generation != 2 {
+			t.Errorf("with newer tokens: got %+v, %v", got, err)
+		}
+	})
+}
+
+// IDPS 28: what came must not be used, and ends the session at once. An
+// answer that cannot be read does so only when the token is over.
+func TestIDPS28UnusableAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tc := range []struct {
+			fail error
+			over bool // while the access token is good
+		}{
+			{&rp.CheckError{Check: "sub", Err: errors.New("another user")}, true},
+			{fmt.Errorf("%w: not JSON", rp.ErrInvalid), false},
+			{&rp.CheckError{Check: "signature", Err: rp.ErrUnavailable}, false},
+		} {
+			var r Refresher
+			o := &office{fail: tc.fail}
+			s := refreshable()
+			time.Sleep(4*time.Minute + time.Second)
+			_, _ = o.fresh(&r, s)
+			synctest.Wait()
+			if _, err := o.fresh(&r, s); errors.Is(err, ErrEnded) != tc.over {
+				t.Errorf("%v, with a good token: got %v", tc.fail, err)
+			}
+			time.Sleep(2 * time.Minute)
+			if _, err := o.fresh(&r, s); err == nil || errors.Is(err, ErrEnded) == errors.Is(tc.fail, rp.ErrUnavailable) {
+				t.Errorf("%v, with an expired token: got %v", tc.fail, err)
+			}
+		}
+	})
+}
+
+// A panic in a refresh ends that refresh, and nothing else.
+func TestRefreshThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		how := Refresh{Key: s.ID, Do: func(context.Context, *Session) (*Session, error) { panic("x") }, Keep: time.Hour, Now: time.Now()}
+		if _, err := r.Fresh(t.Context(), s, how); err == nil {
+			t.Error("no error")
+		}
+		time.Sleep(time.Minute)
+		if got, err := new(office).fresh(&r, s); err != nil || got.Generation != 1 {
+			t.Errorf("the next: got %+v, %v", got, err)
+		}
+	})
+}
+
+// A74: the outcome of one key is nobody else's, whatever the tokens.
+func TestA74FlightsAreKeyed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		for _, key := range []string{"provider one", "provider two"} {
+			o := &office{}
+			got, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID + key, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+			if err != nil || o.calls.Load() != 1 || got.Generation != 1 {
+				t.Errorf("%s: got %+v, %v after %d calls", key, got, err, o.calls.Load())
+			}
+		}
+	})
+}
+
+// Promise 5: outcomes are bounded in bytes; the oldest go, those under way
+// never do.
+func TestOutcomesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		big := strings.Repeat("x", 100_000)
+		slow, release := refreshable(), make(chan struct{})
+		time.Sleep(6 * time.Minute)
+		ask := func(s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
+			return r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: do, Keep: time.Hour, Now: time.Now()})
+		}
+		o := &office{}
+		if _, err := ask(slow, o.refresh); err != nil { // it has an entry in order
+			t.Fatal(err)
+		}
+		expired := *r.Latest(slow.ID, slow)
+		expired.TokenExpiry = time.Now()
+		done := make(chan error)
+		go func() {
+			_, err := ask(&expired, func(ctx context.Context, s *Session) (*Session, error) { <-release; return o.refresh(ctx, s) })
+			done <- err
+		}()
+		synctest.Wait()
+		for range 400 {
+			s := refreshable()
+			s.TokenExpiry = time.Now()
+			if _, err := ask(s, func(_ context.Context, s *Session) (*Session, error) {
+				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size := 0
+		for _, e := range r.sessions {
+			size += e.size
+		}
+		if size > refreshMemory || size != r.size || len(r.sessions) != r.order.Len() {
+			t.Errorf("%d bytes kept, %d counted, %d entries, %d in order", size, r.size, len(r.sessions), r.order.Len())
+		}
+		close(release)
+		if err := <-done; err != nil {
+			t.Errorf("the one under way: %v", err)
+		}
+		if r.Latest(slow.ID, slow).Generation != 2 {
+			t.Error("the outcome of the one under way is lost")
+		}
+	})
+}
+
+func TestDue(t *testing.T) {
+	for _, tc := range []struct {
+		lifetime, early, due time.Duration
+	}{
+		{time.Hour, 0, 59 * time.Minute},
+		{5 * time.Minute, 0, 4 * time.Minute},
+		{10 * time.Second, 0, 8 * time.Second},
+		{time.Hour, 10 * time.Minute, 50 * time.Minute},
+		{time.Hour, 2 * time.Hour, 30 * time.Minute},
+		{time.Hour, time.Second, time.Hour - time.Second},
+	} {
+		s := New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: begin.Add(tc.lifetime)}, nil, begin)
+		if s.Due(begin.Add(tc.due-1), tc.early) || !s.Due(begin.Add(tc.due), tc.early) {
+			t.Errorf("lifetime %s, %s early: not due after %s", tc.lifetime, tc.early, tc.due)
+		}
+		s.RefreshToken = rp.Secret{}
+		if s.Due(begin.Add(tc.lifetime), tc.early) {
+			t.Error("due without a refresh token")
+		}
+	}
+}
+
+// IDPS 26, A73: a refreshed ID token's claims replace the old ones, groups
+// that were taken away included; but what only the login's token says stays.
+func TestIDPS26A73RefreshedClaims(t *testing.T) {
+	s := newSession(t, "access-0")
+	grant := &rp.Grant{AccessToken: rp.NewSecret("access-1"), RefreshToken: rp.NewSecret("refresh-1"), IDToken: rp.NewSecret("raw"), Expiry: begin.Add(time.Hour)}
+	renewed, err := s.Refreshed(grant, &rp.IDToken{Subject: "alice", Claims: parse(t, `{"sub":"alice","groups":["staff"],"big":123456789012345678901234567890}`)}, begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(renewed.Claims.Raw()), `{"big":123456789012345678901234567890,"groups":["staff"],"sid":"s-1","sub":"alice"}`; got != want {
+		t.Errorf("claims: got %s, want %s", got, want)
+	}
+	if renewed.ProviderID != "s-1" || renewed.ID != s.ID || renewed.Created != s.Created || renewed.Scope != s.Scope || renewed.IDToken.Reveal() != "raw" ||
+		renewed.Authorization() != "Bearer access-1" || renewed.Generation != 1 {
+		t.Errorf("got %+v", renewed)
+	}
+	if s.Generation != 0 || s.Authorization() != "Bearer access-0" {
+		t.Error("the old session was changed")
+	}
+	without, err := renewed.Refreshed(grant, nil, begin)
+	if err != nil || string(without.Claims.Raw()) != string(renewed.Claims.Raw()) || !without.IDToken.Empty() {
+		t.Errorf("without an ID token: got %+v, %v", without, err)
+	}
+}
+
+// Revocations are bounded, and forgotten when they are of no use any longer.
+func TestA72Revocations(t *testing.T) {
+	var r Revocations
+	if r.Has("a") {
+		t.Error("the empty list has something")
+	}
+	r.Add("a", begin, begin.Add(time.Hour))
+	r.Add("b", begin, begin.Add(time.Hour))
+	if !r.Has("a") || !r.Has("b") || r.Has("c") {
+		t.Error("the list does not have what was added")
+	}
+	r.Add("c", begin.Add(2*time.Hour), begin.Add(3*time.Hour))
+	if r.Has("a") || !r.Has("c") || len(r.order) != 1 {
+		t.Errorf("%d are kept", len(r.order))
+	}
+	for i := range maxRevocations + 10 {
+		r.Add(fmt.Sprint(i), begin, begin.Add(time.Hour))
+	}
+	if len(r.order) != maxRevocations || len(r.ended) != maxRevocations || r.Has("c") || !r.Has(fmt.Sprint(maxRevocations+9)) {
+		t.Errorf("%d are kept", len(r.order))
+	}
+}
+
+// A hint opens for its own session only.
+func TestHints(t *testing.T) {
+	s := newSession(t, "access")
+	s.IDToken = rp.NewSecret(jwt(2000))
+	data, err := EncodeHint(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := DecodeHint(data, s.ID); got.Reveal() != s.IDToken.Reveal() {
+		t.Errorf("got %q", got.Reveal())
+	}
+	for _, bad := range [][]byte{nil, data[:10], {codecVersion, 0}} {
+		if !DecodeHint(bad, s.ID).Empty() {
+			t.Errorf("%v gives a hint", bad)
+		}
+	}
+	if !DecodeHint(data, "another").Empty() {
+		t.Error("it opens for another session")
+	}
+}

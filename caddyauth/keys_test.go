@@ -1,0 +1,277 @@
+package caddyauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+)
+
+// fakeStorage is a storage that several Caddys share, and that fails by
+// switch.
+type fakeStorage struct {
+	certmagic.Storage // nil: what is not written here is not called
+
+	loads, stores atomic.Int32
+	delay         time.Duration
+
+	mu     sync.Mutex
+	data   []byte
+	fail   error
+	locked chan struct{} // holds one element while somebody has the lock
+}
+
+func newFakeStorage() *fakeStorage { return &fakeStorage{locked: make(chan struct{}, 1)} }
+
+func (s *fakeStorage) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+func (s *fakeStorage) Load(context.Context, string) ([]byte, error) {
+	s.loads.Add(1)
+	time.Sleep(s.delay)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail == nil && s.data == nil {
+		return nil, fs.ErrNotExist
+	}
+	return bytes.Clone(s.data), s.fail
+}
+
+func (s *fakeStorage) Store(_ context.Context, _ string, data []byte) error {
+	s.stores.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail == nil {
+		s.data = bytes.Clone(data)
+	}
+	return s.fail
+}
+
+func (s *fakeStorage) Lock(ctx context.Context, _ string) error {
+	select {
+	case s.locked <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *fakeStorage) Unlock(context.Context, string) error { <-s.locked; return nil }
+
+// replica is one Caddy's view of the keys.
+func (s *fakeStorage) replica(logger *zap.Logger) (*storedKeys, *sealed.Box) {
+	k := &storedKeys{storage: s, path: "keys.json", lifetime: 7 * 24 * time.Hour, now: time.Now, logger: logger}
+	return k, sealed.NewBox(k, "session", "provider")
+}
+
+func sealNow(t *testing.T, box *sealed.Box) string {
+	t.Helper()
+	text, err := box.Seal([]byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// The first use makes the key, and all who use the storage get the same:
+// however many begin at once.
+func TestKeysAreMadeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		storage.delay = time.Second
+		var boxes []*sealed.Box
+		for range 5 {
+			_, box := storage.replica(zap.NewNop())
+			boxes = append(boxes, box)
+		}
+		if storage.loads.Load() != 0 {
+			t.Error("the storage was asked before the first use")
+		}
+		sealedTexts := make([]string, 20)
+		var wg sync.WaitGroup
+		for i := range sealedTexts {
+			wg.Go(func() { sealedTexts[i] = sealNow(t, boxes[i%len(boxes)]) })
+		}
+		wg.Wait()
+		if n := storage.stores.Load(); n != 1 {
+			t.Errorf("%d keys were made", n)
+		}
+		for i, text := range sealedTexts {
+			if _, err := boxes[(i+1)%len(boxes)].Open(text); err != nil {
+				t.Errorf("another replica: %v", err)
+			}
+		}
+	})
+}
+
+// A whole year of one replica that is in use and one that is asleep most of
+// the time: keys are rotated, nothing that is younger than a session's
+// lifetime ever fails to open anywhere, and old keys go.
+func TestKeysRotateWithoutAnybodyNoticing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, busy := storage.replica(zap.NewNop())
+		_, sleepy := storage.replica(zap.NewNop())
+		type cookie struct {
+			text string
+			at   time.Time
+		}
+		var cookies []cookie
+		for i := range 365 * 24 {
+			cookies = append(cookies, cookie{sealNow(t, busy), time.Now()})
+			for time.Since(cookies[0].at) > 7*24*time.Hour {
+				cookies = cookies[1:]
+			}
+			box := busy
+			if i%50 == 0 {
+				box = sleepy
+			}
+			for _, c := range []cookie{cookies[0], cookies[len(cookies)/2], cookies[len(cookies)-1]} {
+				if _, err := box.Open(c.text); err != nil {
+					t.Fatalf("hour %d: a cookie of %s ago: %v", i, time.Since(c.at), err)
+				}
+			}
+			time.Sleep(time.Hour)
+		}
+		synctest.Wait()
+		if n := storage.stores.Load(); n < 12 || n > 13 {
+			t.Errorf("%d keys were made in a year", n)
+		}
+		var keys []storedKey
+		if err := json.Unmarshal(storage.data, &keys); err != nil || len(keys) > 2 {
+			t.Errorf("%d keys are left: %v", len(keys), err)
+		}
+	})
+}
+
+// A new key seals only when everybody who is in use can know it.
+func TestKeysArePublishedBeforeTheySeal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, box := storage.replica(zap.NewNop())
+		old := sealNow(t, box)[:6] // version and ID of the key
+		time.Sleep(keyRotation)
+		sealNow(t, box) // has the new key made
+		synctest.Wait()
+		if storage.stores.Load() != 2 {
+			t.Fatal("no new key")
+		}
+		for range 5 {
+			if got := sealNow(t, box)[:6]; got != old {
+				t.Error("the new key seals at once")
+			}
+			time.Sleep(keyRefresh)
+			sealNow(t, box)
+			synctest.Wait()
+		}
+		time.Sleep(2 * keyRefresh)
+		sealNow(t, box)
+		synctest.Wait()
+		if got := sealNow(t, box)[:6]; got == old {
+			t.Error("the new key never seals")
+		}
+	})
+}
+
+// Values with forged key IDs cost a look at the storage every few seconds, no
+// more, and are worthless.
+func TestForgedKeyIDsAreCheap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, box := storage.replica(zap.NewNop())
+		sealNow(t, box)
+		_, foreign := newFakeStorage().replica(zap.NewNop())
+		forged := sealNow(t, foreign)
+		before := storage.loads.Load()
+		for range 1000 {
+			if _, err := box.Open(forged); !errors.Is(err, sealed.ErrOpen) {
+				t.Fatalf("got %v", err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := storage.loads.Load() - before; n > 5 {
+			t.Errorf("%d looks at the storage in 20 s", n)
+		}
+	})
+}
+
+// When the storage fails, nothing can be told: that is neither "worthless" nor
+// a new key. When it is back, all goes on by itself; and keys that are there
+// serve on meanwhile.
+func TestKeysWithoutStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.ErrorLevel)
+		storage := newFakeStorage()
+		_, other := storage.replica(zap.NewNop())
+		text := sealNow(t, other)
+		storage.refuse(errors.New("disk on fire"))
+		keys, box := storage.replica(zap.New(core))
+		for range 100 {
+			if _, err := box.Open(text); !errors.Is(err, sealed.ErrKeys) || errors.Is(err, sealed.ErrOpen) {
+				t.Fatalf("got %v", err)
+			}
+			if _, err := box.Seal([]byte("x")); !errors.Is(err, sealed.ErrKeys) {
+				t.Fatalf("got %v", err)
+			}
+			if reasonFor(keys.failure) != reasonSessionUnavailable {
+				t.Fatalf("%v counts as %s", keys.failure, reasonFor(keys.failure))
+			}
+		}
+		if n := logs.Len(); n != 1 || !strings.Contains(logs.All()[0].ContextMap()["error"].(string), "disk on fire") {
+			t.Errorf("%d lines: %v", n, logs.All())
+		}
+		storage.refuse(nil)
+		time.Sleep(keyRetry)
+		if _, err := box.Open(text); err != nil {
+			t.Errorf("when it is back: %v", err)
+		}
+		storage.refuse(errors.New("disk on fire"))
+		time.Sleep(2 * keyRefresh)
+		if _, err := box.Open(text); err != nil {
+			t.Errorf("with keys that are there: %v", err)
+		}
+		synctest.Wait()
+		storage.refuse(nil)
+		for _, bad := range []string{"", "{}", `[{"secret":"AAAA","created":"2026-01-01T00:00:00Z"}]`, `[{"secret":"` + strings.Repeat("A", 44) + `"}]`} {
+			storage.data = []byte(bad)
+			_, box := storage.replica(zap.NewNop())
+			if _, err := box.Seal(nil); !errors.Is(err, sealed.ErrKeys) || !strings.Contains(err.Error(), "delete it") {
+				t.Errorf("%q in the storage: got %v", bad, err)
+			}
+		}
+	})
+}
+
+// A replica that nobody asked anything for months looks before it seals: its
+// key may have been dropped everywhere else.
+func TestKeysAfterALongSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, sleepy := storage.replica(zap.NewNop())
+		_, busy := storage.replica(zap.NewNop())
+		sealNow(t, sleepy)
+		for range 100 * 24 {
+			sealNow(t, busy)
+			time.Sleep(time.Hour)
+		}
+		if _, err := busy.Open(sealNow(t, sleepy)); err != nil {
+			t.Errorf("what it sealed: %v", err)
+		}
+	})
+}
