@@ -30,6 +30,8 @@ func (w *world) browser() *browser {
 		w.t.Fatal(err)
 	}
 	b := &browser{t: w.t, jar: jar}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.browsers = append(w.browsers, b)
 	return b
 }

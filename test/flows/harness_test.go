@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type world struct {
 	upstream *upstream
 	dir      string
 	site     string // the origin of the site, once Caddy runs
+	mu       sync.Mutex
 	browsers []*browser
 	expect   []string // secrets that a test itself brings
 	exempt   string   // lines of the log that hold this are not searched for secrets
