@@ -79,6 +79,7 @@ var hints = map[reason]string{
 	reasonSessionUnavailable: "make Caddy's storage readable and writable, or give a cookie_secret",
 	reasonUnavailable:        "check that Caddy can reach the issuer; it is asked again by itself",
 	reasonMisconfigured:      "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
+	reasonCookies:            "if it happens to many: instances that share the site need the same cookie_secret, or the same storage",
 	reasonTooLarge:           "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
 	reasonInvalid:            "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
@@ -106,8 +107,12 @@ var statuses = map[reason]int{
 // reasonFor sorts an error of the rp package.
 func reasonFor(err error) reason {
 	oauthErr, reported := errors.AsType[*rp.OAuthError](err)
+	_, atEndpoint := errors.AsType[*rp.EndpointError](err)
 	switch {
-	case reported && oauthErr.Code == "access_denied", reported && oauthErr.Code == "unauthorized":
+	case reported && (oauthErr.Code == "access_denied" || oauthErr.Code == "unauthorized"):
+		if atEndpoint { // it speaks to us, not to the user: Auth0 says so of a wrong secret
+			return reasonMisconfigured
+		}
 		return reasonDenied
 	case errors.Is(err, rp.ErrUnavailable):
 		return reasonUnavailable
@@ -148,7 +153,11 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 	if checkErr, ok := errors.AsType[*rp.CheckError](f.err); ok {
 		fields = append(fields, zap.String("check", checkErr.Check))
 	}
-	if hint := hints[f.reason]; hint != "" {
+	hint := hints[f.reason]
+	if errors.Is(f.err, rp.ErrMisconfigured) { // whatever the user is told
+		hint = hints[reasonMisconfigured]
+	}
+	if hint != "" {
 		fields = append(fields, zap.String("hint", hint))
 	}
 	c.Write(fields...)

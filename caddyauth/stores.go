@@ -33,8 +33,9 @@ type keeperConfig struct {
 // is large. Nothing has to run for it, and it survives restarts and works
 // with any number of replicas that share the `cookie_secret`.
 //
-// What it cannot do is take a session back: a copy of the cookie that somebody
-// made opens until its lifetime or idle time is over, after a logout, too.
+// What it cannot do is take a session back everywhere: after a logout, a copy
+// of the cookie is dead for the process that saw the logout, and opens for
+// others until its lifetime or idle time is over.
 type CookieSessions struct{}
 
 // CaddyModule returns the Caddy module information.

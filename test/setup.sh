@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need beside Go: a C compiler for the race detector,
-# Node.js for the certified provider, Chromium for the browser.
+# Node.js for the certified provider, Perl and LemonLDAP::NG for another one,
+# Chromium for the browser.
 set -eu
 mkdir -p "$(dirname "$0")/../bin"
 
@@ -12,14 +13,27 @@ need gcc gcc
 need node nodejs
 need npm npm
 need "${CHROMIUM:-chromium}" chromium
+needperl() { # needperl <Perl module> <Debian packages>
+	perl -M"$1" -e 1 >/dev/null 2>&1 || missing="$missing $2"
+}
+# The portal insists on something that can serve it; of all that does,
+# lemonldap-ng-uwsgi-app alone brings no server. Its OpenID Connect does not
+# load without the last two, which Debian does not make it depend on.
+needperl Lemonldap::NG::Portal::Issuer::OpenIDConnect \
+	"liblemonldap-ng-portal-perl lemonldap-ng-uwsgi-app libio-string-perl libstring-random-perl"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	echo "installing:$missing"
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
+	# The tests start what they need: LemonLDAP's timers and cron jobs, which
+	# would tidy up a portal on this machine, are not even unpacked.
 	# shellcheck disable=SC2086 # one word for each package
-	apt-get install -y -qq --no-install-recommends $missing >/dev/null
+	apt-get install -y -qq --no-install-recommends \
+		-o 'Dpkg::Options::=--path-exclude=/lib/systemd/system/liblemonldap-ng-*' \
+		-o 'Dpkg::Options::=--path-exclude=/etc/cron.d/liblemonldap-ng-*' \
+		$missing >/dev/null
 else
 	echo "The tests also need:$missing" >&2
 	echo "Install them (these are Debian's names), or run this as root on Debian." >&2

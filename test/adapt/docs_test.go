@@ -20,13 +20,20 @@ func TestDocumentsAdapt(t *testing.T) {
 	}
 	examples := map[string][]string{"Caddyfile.example": {read("Caddyfile.example")}}
 	block := regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
-	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md"} {
+	t.Setenv("OIDC_ISSUER", "https://op.example.com")
+	t.Setenv("OIDC_CLIENT_ID", "abc")
+	t.Setenv("OIDC_AUDIENCE", "https://api.example.com")
+	t.Setenv("PUBLIC_URL", "https://app.example.com")
+	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md", "docs/recipes.md"} {
 		for _, match := range block.FindAllStringSubmatch(read(name), -1) {
 			examples[name] = append(examples[name], match[1])
 		}
 	}
 	if len(examples["README.md"]) < 4 {
 		t.Errorf("README.md shows %d Caddyfiles", len(examples["README.md"]))
+	}
+	if len(examples["docs/recipes.md"]) < 7 {
+		t.Errorf("docs/recipes.md shows %d Caddyfiles", len(examples["docs/recipes.md"]))
 	}
 	for name, texts := range examples {
 		for _, text := range texts {

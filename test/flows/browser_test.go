@@ -22,6 +22,7 @@ type browser struct {
 	t       testing.TB
 	jar     http.CookieJar
 	secrets []string // the values of all cookies of ours that it got
+	patient bool     // whether it tries again when Caddy, which reloads, hangs up
 }
 
 func (w *world) browser() *browser {
@@ -29,7 +30,7 @@ func (w *world) browser() *browser {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	b := &browser{t: w.t, jar: jar}
+	b := &browser{t: w.t, jar: jar, patient: w.reloading}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.browsers = append(w.browsers, b)
@@ -97,12 +98,9 @@ func (b *browser) send(req *http.Request) answer {
 		req.AddCookie(c)
 	}
 	resp, err := plain.RoundTrip(req)
-	for range 3 {
-		// Caddy closes the listeners of an old configuration after a reload has
-		// ended, and what waits there is reset: browsers try again, too.
-		if !errors.Is(err, syscall.ECONNRESET) || req.Body != nil {
-			break
-		}
+	// Caddy closes the listeners of an old configuration after a reload has
+	// ended, and what waits there is reset or closed: browsers try again, too.
+	for tries := 0; b.patient && tries < 3 && req.Body == nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)); tries++ {
 		resp, err = plain.RoundTrip(req)
 	}
 	if err != nil {

@@ -140,7 +140,7 @@ func (w *world) reloads() func(options string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.site = "http://" + listener.Addr().String()
+	w.site, w.reloading = "http://"+listener.Addr().String(), true
 	listener.Close()
 	return func(options string) {
 		w.t.Helper()

@@ -25,15 +25,16 @@ import (
 
 // world is everything that takes part.
 type world struct {
-	t        testing.TB
-	op       *provider.Provider
-	upstream *upstream
-	dir      string
-	site     string // the origin of the site, once Caddy runs
-	mu       sync.Mutex
-	browsers []*browser
-	expect   []string // secrets that a test itself brings
-	exempt   string   // lines of the log that hold this are not searched for secrets
+	t         testing.TB
+	op        *provider.Provider
+	upstream  *upstream
+	dir       string
+	site      string // the origin of the site, once Caddy runs
+	mu        sync.Mutex
+	browsers  []*browser
+	reloading bool
+	expect    []string // secrets that a test itself brings
+	exempt    string   // lines of the log that hold this are not searched for secrets
 }
 
 func newWorld(t testing.TB) *world { return newWorldWith(t, provider.Config{}) }
@@ -74,6 +75,9 @@ func (w *world) keptItsSecrets() {
 		secrets = append(secrets, b.secrets...)
 	}
 	log := w.log()
+	if i := strings.Index(log, "panic serving"); i >= 0 {
+		w.t.Errorf("a handler panicked: …%.2000s", log[i:])
+	}
 	if w.exempt != "" {
 		log = regexp.MustCompile("(?m)^.*"+regexp.QuoteMeta(w.exempt)+".*$").ReplaceAllString(log, "")
 	}

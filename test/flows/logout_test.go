@@ -166,7 +166,7 @@ func TestIDPS31AnswersUnderWay(t *testing.T) {
 	b := w.browser()
 	w.op.Misbehave(provider.Faults{TokenResponse: shortLived})
 	b.login(w, "/")
-	time.Sleep(1100 * time.Millisecond) // the token is over, and the session due for renewal
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second))) // the token is over, and the session due for renewal
 	held, release := make(chan struct{}), make(chan struct{})
 	w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
 		close(held)

@@ -14,9 +14,9 @@ import (
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
 
-// shortLived has the login's access token live for a second, and refreshed
-// ones for an hour.
-func shortLived(doc map[string]any) { doc["expires_in"] = 1 }
+// shortLived has the login's access token live for two seconds, counted from
+// a whole one, and refreshed ones for an hour.
+func shortLived(doc map[string]any) { doc["expires_in"] = 2 }
 
 // expired logs in, and waits until the access token is over.
 func (w *world) expired(b *browser, faults provider.Faults) {
@@ -24,7 +24,7 @@ func (w *world) expired(b *browser, faults provider.Faults) {
 	faults.TokenResponse = shortLived
 	w.op.Misbehave(faults)
 	b.login(w, "/")
-	time.Sleep(1100 * time.Millisecond) // its lifetime is real, and nothing happens at its end
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second))) // nothing happens at its end
 }
 
 // refreshes are the refresh requests that the provider got.
@@ -149,14 +149,14 @@ func TestT3IDPS27M105ProviderFails(t *testing.T) {
 			w.Header().Set("Retry-After", "2")
 			return provider.Status(429, "application/json", `{"error":"slow_down"}`)(w, r)
 		},
-		"cut": func(w http.ResponseWriter, _ *http.Request) bool { panic(http.ErrAbortHandler) },
+		"cut": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.caddy("pkce_auth $OP public {\nbypass /public/*\n}\nreverse_proxy $UPSTREAM")
 			b := w.browser()
 			w.op.Misbehave(provider.Faults{
-				TokenResponse: func(doc map[string]any) { doc["expires_in"] = 2 },
+				TokenResponse: func(doc map[string]any) { doc["expires_in"] = 3 },
 				Answer:        answering(answer),
 			})
 			b.login(w, "/")
@@ -223,8 +223,8 @@ func TestIDPS27M103GrantIsOver(t *testing.T) {
 // A user who was disabled is out at the next refresh (A73), and a session that
 // is refreshed for ever still ends with its lifetime.
 func TestA73RefreshIsNoWayAround(t *testing.T) {
-	w := newWorldWith(t, provider.Config{TokenLifetime: time.Second})
-	w.caddy("pkce_auth $OP public {\nsession {\nlifetime 3s\n}\n}\nreverse_proxy $UPSTREAM")
+	w := newWorldWith(t, provider.Config{TokenLifetime: 2 * time.Second})
+	w.caddy("pkce_auth $OP public {\nsession {\nlifetime 5s\n}\n}\nreverse_proxy $UPSTREAM")
 	b := w.browser()
 	b.login(w, "/")
 	w.eventually("the session ends", func() bool { return b.fetch(w.site+"/x").StatusCode == http.StatusUnauthorized })
@@ -251,7 +251,7 @@ func TestIDPS26M100M101M102KeepWhatIsMissing(t *testing.T) {
 		"nothing but access token": {KeepRefreshTokens: true, RefreshResponse: func(doc map[string]any) { delete(doc, "id_token"); delete(doc, "scope") }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorldWith(t, provider.Config{TokenLifetime: time.Second})
+			w := newWorldWith(t, provider.Config{TokenLifetime: 2 * time.Second})
 			w.caddy("pkce_auth $OP public {\nrefresh 1h\nheader_up X-Who {http.auth.user.id}/{http.auth.user.email}/{http.auth.user.sid}\n}\nreverse_proxy $UPSTREAM")
 			b := w.browser()
 			if change := faults.RefreshResponse; name == "the same token again" {
@@ -315,7 +315,7 @@ func TestIDPS28M106T6RefreshedIDToken(t *testing.T) {
 // IDPS 08: with refresh off nothing is asked for and nothing refreshed; a
 // token that comes all the same is not even kept.
 func TestIDPS08RefreshOff(t *testing.T) {
-	w := newWorldWith(t, provider.Config{TokenLifetime: time.Second})
+	w := newWorldWith(t, provider.Config{TokenLifetime: 2 * time.Second})
 	w.op.Misbehave(provider.Faults{TokenResponse: func(doc map[string]any) { doc["refresh_token"] = "unasked-for-refresh-token" }})
 	w.expect = append(w.expect, "unasked-for-refresh-token")
 	w.caddy("pkce_auth $OP public {\nrefresh off\n}\nreverse_proxy $UPSTREAM")
@@ -365,12 +365,12 @@ func TestK8RefreshAcrossReload(t *testing.T) {
 
 // A82: a request that is slow outlives its token; nobody minds.
 func TestA82SlowRequestAcrossExpiry(t *testing.T) {
-	w := newWorldWith(t, provider.Config{TokenLifetime: time.Second})
+	w := newWorldWith(t, provider.Config{TokenLifetime: 2 * time.Second})
 	w.caddy(basic)
 	b := w.browser()
 	b.login(w, "/")
 	w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(2100 * time.Millisecond)
 		fmt.Fprint(rw, "at last")
 	})
 	var wg sync.WaitGroup

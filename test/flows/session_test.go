@@ -160,7 +160,7 @@ func TestSessionSlides(t *testing.T) {
 // When the access token has expired and is not refreshed, the session is over:
 // the upstream never sees a dead token.
 func TestExpiredAccessToken(t *testing.T) {
-	w := newWorldWith(t, provider.Config{TokenLifetime: 1e9})
+	w := newWorldWith(t, provider.Config{TokenLifetime: 2e9})
 	w.caddy("pkce_auth $OP public {\nrefresh off\n}\nreverse_proxy $UPSTREAM")
 	b := w.browser()
 	b.login(w, "/")

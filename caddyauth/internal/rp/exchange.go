@@ -63,7 +63,11 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	if resp.status != http.StatusOK {
 		return nil, tokenError(resp, c.Provider.now())
 	}
-	return parseGrant(resp.body, sent)
+	grant, err := parseGrant(resp.body, sent)
+	if oauthErr, ok := errors.AsType[*OAuthError](err); ok { // some say so with status 200
+		return nil, &EndpointError{Status: resp.status, Err: oauthErr}
+	}
+	return grant, err
 }
 
 // post sends a form to an endpoint where we must prove who we are.
@@ -115,7 +119,7 @@ func parseGrant(body []byte, sent time.Time) (*Grant, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: token response: %w", ErrInvalid, err)
 	}
-	if oauthErr := errorIn(doc); oauthErr != nil { // some say so with status 200
+	if oauthErr := errorIn(doc); oauthErr != nil {
 		return nil, oauthErr
 	}
 	fail := func(member string, err error) error {
@@ -180,12 +184,14 @@ func checkToken(token string) error {
 	return nil
 }
 
-// tokenExpiry counts from when the request was sent, so that our idea of the
-// token's end is never later than the provider's. A number in quotes, which
+// tokenExpiry counts from when the request was sent, in whole seconds as the
+// token's own dates are, so that our idea of its end is never later than the
+// provider's. A number in quotes, which
 // some send, is read; what is absent counts as the default; what is not a
 // positive number of seconds is refused, for it is anybody's guess what such
 // a token is good for.
 func tokenExpiry(doc claims.Set, sent time.Time) (time.Time, error) {
+	sent = sent.Truncate(time.Second)
 	v, ok := doc.Lookup("expires_in")
 	if !ok {
 		return sent.Add(DefaultTokenLifetime), nil

@@ -48,25 +48,19 @@ func (c *Client) refresh(ctx context.Context, m *Metadata, token Secret) (*Grant
 // invalid_grant there are providers that say invalid_request (Dex), or
 // nothing but 400 (Glewlwyd), of a token that was used before, and
 // mfa_required or interaction_required when they want to see the user. What
-// speaks of the client, or of the provider's own troubles, does not mean it.
+// speaks of the client, or of the provider's own troubles, does not mean it:
+// Auth0 calls a wrong client secret access_denied, with status 401.
 func grantOver(err error) error {
 	refused, ok := errors.AsType[*EndpointError](err)
-	if !ok {
-		if oauthErr, ok := errors.AsType[*OAuthError](err); ok && !errors.Is(err, ErrUnavailable) && oauthErr.Code != "invalid_client" {
-			return fmt.Errorf("%w: %w", ErrGrantOver, err) // said with status 200
-		}
+	if !ok || errors.Is(err, ErrUnavailable) || refused.Status >= 500 || refused.Status == http.StatusUnauthorized {
 		return err
 	}
 	oauthErr, spoken := errors.AsType[*OAuthError](err)
-	switch {
-	case errors.Is(err, ErrUnavailable), refused.Status >= 500:
-		return err
-	case spoken && oauthErr.Code != "invalid_client",
-		!spoken && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusForbidden):
+	if spoken && oauthErr.Code != "invalid_client" ||
+		!spoken && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusForbidden) {
 		return fmt.Errorf("%w: %w", ErrGrantOver, err)
-	default:
-		return err
 	}
+	return err
 }
 
 // maxRetryAfter bounds how long a provider can keep us from asking again.

@@ -77,6 +77,7 @@ func TestIDPS27M103M105RefreshErrors(t *testing.T) {
 		{"interaction_required", 400, nil, `{"error":"interaction_required"}`, ErrGrantOver, 0},
 		{"unauthorized_client", 400, nil, `{"error":"unauthorized_client"}`, ErrGrantOver, 0},
 		{"invalid_grant with status 200", 200, nil, `{"error":"invalid_grant"}`, ErrGrantOver, 0},
+		{"access_denied, as Auth0 says it of a wrong secret", 401, nil, `{"error":"access_denied","error_description":"Unauthorized"}`, nil, 0},
 		{"invalid_client", 401, nil, `{"error":"invalid_client"}`, ErrMisconfigured, 0},
 		{"not found", 404, nil, ``, ErrMisconfigured, 0},
 		{"a redirect", 302, nil, ``, ErrMisconfigured, 0},
@@ -270,5 +271,16 @@ func TestIDPS16IDPS22M84AskedFor(t *testing.T) {
 				t.Errorf("got %v, want check %q to fail", err, tc.check)
 			}
 		})
+	}
+}
+
+// Our idea of a token's end is not later than the date in the token itself,
+// which is cut to whole seconds.
+func TestTokenExpiryIsNotLate(t *testing.T) {
+	for _, sent := range []time.Time{time.Unix(1_800_000_000, 0), time.Unix(1_800_000_000, 999_999_999)} {
+		grant, err := parseGrant([]byte(`{"access_token":"x","token_type":"Bearer","expires_in":3}`), sent)
+		if err != nil || grant.Expiry.After(time.Unix(sent.Unix()+3, 0)) || grant.Expiry.Before(sent.Add(2*time.Second)) {
+			t.Errorf("sent at %s: good until %s, %v", sent, grant.Expiry, err)
+		}
 	}
 }

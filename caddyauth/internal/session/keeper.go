@@ -28,8 +28,8 @@ type Keeper interface {
 }
 
 // Stateless keeps a session whole in a sealed cookie. It survives restarts
-// and works on any number of machines that share the secret; nothing but the
-// end of its time, or the secret's, ends a copy of such a cookie.
+// and works on any number of machines that share the secret. By itself it
+// takes no session back: who ends one remembers that in Revocations.
 type Stateless struct {
 	jar    sealed.Jar
 	limits Limits

@@ -92,7 +92,7 @@ func New(grant *rp.Grant, token *rp.IDToken, now time.Time) *Session {
 
 // loginClaims are the claims that say something of the login, and that an ID
 // token which came with a refresh may lack: Auth0's has no "sid".
-var loginClaims = []string{"sid", "auth_time", "acr", "amr", "nonce", "org_id", "org_name", "session_expiry"}
+var loginClaims = []string{"sid", "auth_time", "acr", "amr", "nonce", "org_id", "org_name", "hd", "tid", "session_expiry"}
 
 // Refreshed returns the session with the tokens of a refresh. The ID token is
 // nil where none came; then what is known of the user stays.
