@@ -29,7 +29,9 @@ type authState struct {
 	*requestState
 	party   *relyingParty
 	session *session.Session
-	loaded  uint64 // the session's generation in the browser's cookie
+	loaded  uint64          // the session's generation in the browser's cookie
+	due     bool            // whether its access token was to be refreshed
+	landing <-chan struct{} // closed when the refresh that this request began has ended
 	result  string
 	reason  reason
 }

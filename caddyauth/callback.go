@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -45,6 +46,10 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 	}
 	a, _ := p.authState(r)
 	state, err := p.logins.open(param)
+	if errors.Is(err, sealed.ErrKeys) {
+		p.failCallback(w, r, failure{reason: reasonSessionUnavailable, err: err})
+		return
+	}
 	if err != nil {
 		p.leadOn(w, r, &loginState{attempt: param.attempt, returnTo: "/"}, response, fmt.Errorf("%w: state: %w", errStateGone, err))
 		return
@@ -68,7 +73,9 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 	case o == nil:
 		p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
 	case o.session == nil && state.silent && wantsInteraction(o.failure.err):
-		if f := p.startLogin(w, r, loginStart{returnTo: state.returnTo, attempt: state.attempt, interactive: true}); f != nil {
+		if f := p.startLogin(w, r, loginStart{
+			returnTo: state.returnTo, attempt: state.attempt, interactive: true, params: state.params,
+		}); f != nil {
 			p.failCallback(w, r, *f)
 		}
 	case o.session == nil:
@@ -180,7 +187,7 @@ func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *log
 		return
 	}
 	target := p.returnTo(at.String()+state.returnTo, at)
-	_, err = p.load(r, a)
+	_, err = p.load(r, a, true)
 	switch {
 	case err == nil:
 		p.logger.Debug("callback without its login state, but with a session", zap.String("provider", p.name), zap.Error(cause))

@@ -5,8 +5,10 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 )
 
@@ -28,8 +30,9 @@ func (p *relyingParty) failCallback(w http.ResponseWriter, r *http.Request, f fa
 		reader = rand.Text()
 	}
 	text, err := p.sealFailure(f, reader)
-	if err != nil {
-		p.writePage(w, http.StatusInternalServerError, p.errorPage(failure{reason: reasonInternal, id: f.id}))
+	if err != nil { // then it must be said here
+		w.Header().Set("Retry-After", strconv.Itoa(int(rp.RetryAfter/time.Second)))
+		p.writePage(w, http.StatusServiceUnavailable, p.errorPage(failure{reason: f.reason, id: f.id}))
 		return
 	}
 	if at, err := p.site.origins.of(r); err == nil && reader != "" {

@@ -75,13 +75,12 @@ var reasonLevels = map[reason]zapcore.Level{
 
 // hints tell an operator what to do, where that can be said.
 var hints = map[reason]string{
-	reasonMisdirected:        "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
-	reasonSessionUnavailable: "make Caddy's storage readable and writable, or give a cookie_secret",
-	reasonUnavailable:        "check that Caddy can reach the issuer; it is asked again by itself",
-	reasonMisconfigured:      "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
-	reasonCookies:            "if it happens to many: instances that share the site need the same cookie_secret, or the same storage",
-	reasonTooLarge:           "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
-	reasonInvalid:            "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
+	reasonMisdirected:   "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
+	reasonUnavailable:   "check that Caddy can reach the issuer; it is asked again by itself",
+	reasonMisconfigured: "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
+	reasonCookies:       "if it happens to many: instances that share the site need the same cookie_secret, or the same storage",
+	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
+	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
 
 // statuses of the reasons.
@@ -138,7 +137,11 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 	if f.id == "" {
 		f.id = strings.ToLower(rand.Text()[:10])
 	}
-	c := p.logger.Check(reasonLevels[f.reason], "request failed")
+	level := reasonLevels[f.reason]
+	if r.Context().Err() != nil { // nobody is there any more to whom anything could fail
+		level = zapcore.DebugLevel
+	}
+	c := p.logger.Check(level, "request failed")
 	if c == nil {
 		return
 	}
@@ -154,8 +157,11 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 		fields = append(fields, zap.String("check", checkErr.Check))
 	}
 	hint := hints[f.reason]
-	if errors.Is(f.err, rp.ErrMisconfigured) { // whatever the user is told
+	switch { // whatever the user is told
+	case errors.Is(f.err, rp.ErrMisconfigured):
 		hint = hints[reasonMisconfigured]
+	case errors.Is(f.err, sealed.ErrKeys):
+		hint = "make Caddy's storage readable and writable, or give a cookie_secret"
 	}
 	if hint != "" {
 		fields = append(fields, zap.String("hint", hint))
@@ -205,7 +211,11 @@ func (p *relyingParty) failSession(w http.ResponseWriter, r *http.Request, err e
 		return caddyhttp.Error(statusClientClosedRequest, r.Context().Err())
 	}
 	why := reasonFor(err)
-	if why != reasonUnavailable && why != reasonMisconfigured {
+	switch why {
+	case reasonUnavailable, reasonMisconfigured:
+	case reasonInvalid, reasonRefused: // an odd answer to a refresh, which is tried again
+		why = reasonUnavailable
+	default:
 		why = reasonSessionUnavailable
 	}
 	f := failure{reason: why, err: err, retryAfter: rp.RetryAfter}

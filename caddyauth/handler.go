@@ -163,7 +163,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	bypassed := h.bypass.matches(r)
 	s, err := a.session, error(nil)
 	if s == nil {
-		s, err = h.party.load(r, a)
+		s, err = h.party.load(r, a, !bypassed)
 	}
 	if err != nil && !errors.Is(err, session.ErrNone) && !bypassed {
 		return h.party.failSession(w, r, err)

@@ -33,6 +33,10 @@ type storedKeys struct {
 
 	current atomic.Pointer[sealed.Keyring] // nil before the first use
 
+	// known is what configurations before this one have read: they serve on
+	// should the storage fail just when the configuration changes.
+	known *atomic.Pointer[sealed.Keyring]
+
 	mu      sync.Mutex
 	looked  time.Time     // when the storage was last looked at…
 	read    time.Time     // …and when that last succeeded
@@ -55,8 +59,10 @@ const (
 	// key, the storage is looked at again.
 	keyRetry = 5 * time.Second
 
-	// keyTimeout bounds one look.
-	keyTimeout = 10 * time.Second
+	// keyTimeout bounds one look, for a storage that heeds that; keyPatience is
+	// how long a request waits for one in any case.
+	keyTimeout  = 5 * time.Second
+	keyPatience = 8 * time.Second
 
 	// keyMargin is how much longer than what it sealed an old key is kept.
 	keyMargin = 10 * time.Minute
@@ -71,26 +77,56 @@ type storedKey struct {
 // Keyring implements sealed.Keys. Only the first use waits for the storage,
 // and the first after so long a silence that the keys may be others by now.
 func (k *storedKeys) Keyring() (*sealed.Keyring, error) {
+	every := keyRefresh
 	if k.current.Load() == nil {
-		return k.Reload()
+		every = keyRetry
 	}
-	if flight, silence := k.look(keyRefresh); flight != nil && silence >= keyPublication {
-		<-flight
-	}
-	return k.current.Load(), nil
-}
-
-// Reload implements sealed.Keys.
-func (k *storedKeys) Reload() (*sealed.Keyring, error) {
-	if flight, _ := k.look(keyRetry); flight != nil {
-		<-flight
-	}
-	if keyring := k.current.Load(); keyring != nil {
+	flight, silence := k.look(every)
+	keyring := k.current.Load()
+	if keyring != nil && (flight == nil || silence < keyPublication) {
 		return keyring, nil
 	}
+	await(flight)
+	if keyring = k.current.Load(); keyring != nil {
+		return keyring, nil
+	}
+	return nil, k.lastFailure()
+}
+
+// Reload implements sealed.Keys. When the storage has failed for so long that
+// there may be keys which nobody here knows, it cannot be told whose key it is
+// that is asked for.
+func (k *storedKeys) Reload() (*sealed.Keyring, error) {
+	flight, silence := k.look(keyRetry)
+	await(flight)
+	keyring := k.current.Load()
+	if failure := k.lastFailure(); keyring == nil || failure != nil && silence >= keyPublication {
+		return nil, failure
+	}
+	return keyring, nil
+}
+
+// await waits for a look at the storage, but not for one that hangs: not every
+// storage heeds its context.
+func await(flight <-chan struct{}) {
+	if flight == nil {
+		return
+	}
+	timer := time.NewTimer(keyPatience)
+	defer timer.Stop()
+	select {
+	case <-flight:
+	case <-timer.C:
+	}
+}
+
+func (k *storedKeys) lastFailure() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return nil, k.failure
+	if k.failure == nil && k.current.Load() == nil {
+		return fmt.Errorf("%w: Caddy's storage does not answer", sealed.ErrKeys)
+	}
+	return k.failure
 }
 
 // look begins a look at the storage, if the last one is long enough ago. It
@@ -112,6 +148,7 @@ func (k *storedKeys) look(every time.Duration) (flight <-chan struct{}, silence 
 func (k *storedKeys) update(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), keyTimeout)
 	defer cancel()
+	k.current.CompareAndSwap(nil, k.known.Load())
 	keyring, err := k.load(ctx)
 	if err != nil {
 		err = fmt.Errorf("%w: %s in Caddy's storage: %w", sealed.ErrKeys, k.path, err)
@@ -119,6 +156,7 @@ func (k *storedKeys) update(done chan struct{}) {
 			zap.Bool("older_keys_in_use", k.current.Load() != nil), zap.String("hint", "make the storage readable and writable, or give a cookie_secret"))
 	} else {
 		k.current.Store(keyring)
+		k.known.Store(keyring)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -135,8 +173,14 @@ func (k *storedKeys) load(ctx context.Context) (*sealed.Keyring, error) {
 		return nil, err
 	}
 	if k.due(keys) {
-		if keys, err = k.rotate(ctx); err != nil {
+		made, err := k.rotate(ctx)
+		switch {
+		case err == nil:
+			keys = made
+		case len(keys) == 0:
 			return nil, err
+		default: // the old ones do as well
+			k.logger.Error("a new key that seals sessions cannot be made in Caddy's storage; the old one serves on", zap.Error(err), zap.String("path", k.path))
 		}
 	}
 	return k.ring(keys)

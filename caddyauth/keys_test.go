@@ -76,7 +76,7 @@ func (s *fakeStorage) Unlock(context.Context, string) error { <-s.locked; return
 
 // replica is one Caddy's view of the keys.
 func (s *fakeStorage) replica(logger *zap.Logger) (*storedKeys, *sealed.Box) {
-	k := &storedKeys{storage: s, path: "keys.json", lifetime: 7 * 24 * time.Hour, now: time.Now, logger: logger}
+	k := &storedKeys{storage: s, path: "keys.json", lifetime: 7 * 24 * time.Hour, now: time.Now, known: new(atomic.Pointer[sealed.Keyring]), logger: logger}
 	return k, sealed.NewBox(k, "session", "provider")
 }
 
@@ -94,7 +94,7 @@ func sealNow(t *testing.T, box *sealed.Box) string {
 func TestKeysAreMadeOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newFakeStorage()
-		storage.delay = time.Second
+		storage.delay = 300 * time.Millisecond
 		var boxes []*sealed.Box
 		for range 5 {
 			_, box := storage.replica(zap.NewNop())
@@ -273,5 +273,89 @@ func TestKeysAfterALongSilence(t *testing.T) {
 		if _, err := busy.Open(sealNow(t, sleepy)); err != nil {
 			t.Errorf("what it sealed: %v", err)
 		}
+	})
+}
+
+// The key is old, and no new one can be made: the old one serves on.
+func TestKeysThatCannotBeRotated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.ErrorLevel)
+		storage := newFakeStorage()
+		_, other := storage.replica(zap.NewNop())
+		text := sealNow(t, other)
+		time.Sleep(keyRotation + time.Hour)
+		storage.locked <- struct{}{} // whoever has the lock never gives it back
+		_, box := storage.replica(zap.New(core))
+		if _, err := box.Open(text); err != nil {
+			t.Errorf("got %v", err)
+		}
+		if sealNow(t, box)[:6] != text[:6] || logs.FilterMessageSnippet("the old one serves on").Len() != 1 {
+			t.Errorf("logged: %v", logs.All())
+		}
+	})
+}
+
+// The configuration changes while the storage fails: what the one before has
+// read serves on.
+func TestKeysAcrossAReloadWithoutStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		before, box := storage.replica(zap.NewNop())
+		text := sealNow(t, box)
+		storage.refuse(errors.New("disk on fire"))
+		after, again := storage.replica(zap.NewNop())
+		after.known = before.known
+		if _, err := again.Open(text); err != nil {
+			t.Errorf("got %v", err)
+		}
+		if _, err := again.Open(sealNow(t, again)); err != nil {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// A value with an unknown key, while the storage fails: shortly after the
+// last look it is worthless, for everybody knows a key before it seals; long
+// after, that cannot be told.
+func TestUnknownKeyWithoutStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, box := storage.replica(zap.NewNop())
+		sealNow(t, box)
+		_, foreign := newFakeStorage().replica(zap.NewNop())
+		text := sealNow(t, foreign)
+		storage.refuse(errors.New("disk on fire"))
+		time.Sleep(time.Minute)
+		if _, err := box.Open(text); !errors.Is(err, sealed.ErrOpen) {
+			t.Errorf("after a minute: got %v", err)
+		}
+		time.Sleep(2 * keyPublication)
+		if _, err := box.Open(text); !errors.Is(err, sealed.ErrKeys) {
+			t.Errorf("after two hours: got %v", err)
+		}
+	})
+}
+
+// A storage that hangs without regard to its context holds nobody up for
+// longer than it may, whatever they bring.
+func TestKeysInAStorageThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, box := storage.replica(zap.NewNop())
+		sealNow(t, box)
+		_, foreign := newFakeStorage().replica(zap.NewNop())
+		text := sealNow(t, foreign)
+		storage.delay = time.Hour
+		time.Sleep(time.Minute)
+		began := time.Now()
+		if _, err := box.Open(text); err == nil || time.Since(began) > keyPatience {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		_, fresh := storage.replica(zap.NewNop())
+		began = time.Now()
+		if _, err := fresh.Seal(nil); !errors.Is(err, sealed.ErrKeys) || time.Since(began) > keyPatience {
+			t.Errorf("without any key, after %s: %v", time.Since(began), err)
+		}
+		time.Sleep(2 * time.Hour)
 	})
 }

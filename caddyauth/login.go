@@ -45,7 +45,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	}
 	state := newLoginState(returnTo, start.attempt, p.now())
 	extra := p.extraParams(r, start)
-	state.silent = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"})
+	state.silent, state.params = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.params
 	param, err := p.logins.param(state)
 	if err != nil {
 		return &failure{reason: reasonFor(err), err: err}

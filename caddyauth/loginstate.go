@@ -34,8 +34,10 @@ type loginState struct {
 	returnTo string
 
 	// silent says that the provider was asked not to show anything, with
-	// prompt=none. If it must, the login begins anew without that, once.
+	// prompt=none. If it must, the login begins anew without that, once, and
+	// with the parameters that the link to our login had added.
 	silent bool
+	params []rp.Param
 
 	// attempt counts how often in a row this login had to begin anew because
 	// its state was gone. It stands in front of the sealed part of `state`, in
@@ -148,7 +150,12 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 		}
 		s.tx = rp.Transaction{Verifier: rp.NewSecret(encode32(verifier)), Nonce: rp.NewSecret(encode32(nonce))}
 		s.returnTo = returnTo
-		s.silent = r.Number() == 1
+		if s.silent = r.Number() == 1; s.silent {
+			s.params = make([]rp.Param, min(r.Number(), maxLoginStates))
+			for i := range s.params {
+				s.params[i] = rp.Param{Name: r.Text(), Value: r.Text()}
+			}
+		}
 		return nil
 	}
 	return fmt.Errorf("%w: its cookie is not there", errStateGone)
@@ -177,6 +184,11 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	w.Text(s.returnTo)
 	if s.silent {
 		w.Number(1)
+		w.Number(uint64(len(s.params)))
+		for _, param := range s.params {
+			w.Text(param.Name)
+			w.Text(param.Value)
+		}
 	}
 	return l.box.Seal(w.Bytes(), name)
 }

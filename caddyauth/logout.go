@@ -16,8 +16,8 @@ import (
 
 // serveLogout ends the session of this site, and leads on to end that of the
 // provider. Only a page of this site may ask for it without further ado;
-// whoever comes from elsewhere is asked, so that no foreign page, picture or
-// mail logs anybody out (R42). A prefetch does nothing.
+// whoever comes from elsewhere is asked, so that no foreign page, no mail, and
+// no picture in a text on this site logs anybody out (R42). A prefetch does nothing.
 //
 // It goes on to the provider without a session, too: who wants to be logged
 // out need not have come in time.
@@ -26,7 +26,7 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 		return p.refuse(w, r)
 	}
 	at, originErr := p.site.origins.of(r) // one that is not known is nobody's own
-	if !fromOwnOrigin(r, at) {
+	if dest := r.Header.Get("Sec-Fetch-Dest"); !fromOwnOrigin(r, at) || dest != "" && dest != "document" && dest != "empty" {
 		p.writePage(w, http.StatusOK, p.askLogoutPage())
 		return nil
 	}

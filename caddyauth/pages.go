@@ -148,6 +148,9 @@ func (p *relyingParty) writePage(w http.ResponseWriter, status int, shown page) 
 	authored(w.Header())
 	if shown.Post != nil {
 		w.Header().Set("Content-Security-Policy", formPolicy)
+		// Else browsers would say "Origin: null" of the form, and those without
+		// Fetch Metadata nothing by which it could be told from a foreign one.
+		w.Header().Set("Referrer-Policy", "same-origin")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))

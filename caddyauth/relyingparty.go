@@ -316,6 +316,7 @@ func (p *relyingParty) storedKeys(ctx caddy.Context, cfg *Provider, cookieStem s
 		path:     "pkce_auth/keys/" + hex.EncodeToString(whose[:8]) + ".json",
 		lifetime: time.Duration(cfg.Session.lifetime()),
 		now:      func() time.Time { return p.now() },
+		known:    &p.shared.keys,
 		logger:   p.logger.With(zap.String("provider", p.name)),
 	}
 }

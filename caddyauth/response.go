@@ -70,6 +70,9 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (w *responseWriter) adjust(h http.Header) {
+	if w.auth.session != nil {
+		w.auth.party.catchUp(h, w.auth)
+	}
 	written := w.auth.written
 	if s := w.auth.session; s != nil && written != nil && w.auth.party.shared.revocations.Has(s.ID) {
 		written = nil // it was ended meanwhile, and must not come back with this answer

@@ -7,11 +7,13 @@ import (
 	"encoding/binary"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -33,6 +35,7 @@ type shared struct {
 	callbacks   callbacks
 	refresher   session.Refresher
 	revocations session.Revocations
+	keys        atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
 	// opaqueToken and noS256 are said once in a process's life.
 	opaqueToken, noS256 sync.Once

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,8 +23,9 @@ var errTokenExpired = fmt.Errorf("%w: its access token has expired", session.Err
 
 // load returns the session that a request's cookies stand for, if it may be
 // used now, with an access token that is good. Errors are those of
-// session.Keeper, and of session.Refresher.
-func (p *relyingParty) load(r *http.Request, a *authState) (*session.Session, error) {
+// session.Keeper, and of session.Refresher. A request that needs no session
+// does not wait for one either.
+func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*session.Session, error) {
 	secure, ok := p.site.origins.secure(r)
 	if !ok {
 		return nil, session.ErrNone // nobody can have logged in there
@@ -36,10 +39,15 @@ func (p *relyingParty) load(r *http.Request, a *authState) (*session.Session, er
 		return nil, session.ErrEnded
 	}
 	now := p.now()
+	if s.Generation > 0 && s.FirstShown() {
+		p.shared.refresher.Presented(p.flightKey(s), s.Generation, now)
+	}
 	if p.policy.refresh && s.Due(now, p.policy.early) {
-		return p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
-			Key: p.flightKey(s), Do: p.refresh, Keep: p.sessions.limits.Idle, Now: now,
+		a.due = true
+		s, a.landing, err = p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
+			Key: p.flightKey(s), Do: p.refresh, Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
 		})
+		return s, err
 	}
 	if !s.TokenAlive(now) {
 		return nil, errTokenExpired
@@ -53,8 +61,14 @@ func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x0
 
 // refresh asks the provider for new tokens. It runs once for all requests of
 // a session, and for none of them in particular.
-func (p *relyingParty) refresh(ctx context.Context, s *session.Session) (*session.Session, error) {
-	renewed, err := p.renewTokens(ctx, s)
+func (p *relyingParty) refresh(ctx context.Context, s *session.Session) (renewed *session.Session, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			p.logger.Error("a refresh panicked", zap.String("provider", p.name), zap.Any("panic", panicked), zap.Stack("stack"))
+			panic(panicked)
+		}
+	}()
+	renewed, err = p.renewTokens(ctx, s)
 	if err == nil && p.shared.revocations.Has(s.ID) { // logged out meanwhile
 		p.revoke(renewed)
 		err = session.ErrEnded
@@ -83,18 +97,13 @@ func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*se
 	if err != nil {
 		return nil, err
 	}
+	// From here on the old refresh token is spent: what is not kept is revoked.
 	token, err := p.refreshedIDToken(ctx, metadata, grant, s)
 	if err != nil {
+		p.revoke(&session.Session{Tokens: session.Tokens{RefreshToken: grant.RefreshToken}})
 		return nil, err
 	}
-	renewed, err := s.Refreshed(grant, token, p.now())
-	if err != nil {
-		return nil, err
-	}
-	if !renewed.TokenAlive(p.now()) {
-		return nil, fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid)
-	}
-	return renewed, nil
+	return s.Refreshed(grant, token, p.now())
 }
 
 // refreshedIDToken checks an ID token that came with a refresh, which need
@@ -107,7 +116,7 @@ func (p *relyingParty) refreshedIDToken(ctx context.Context, m *rp.Metadata, gra
 	token, err := p.client.VerifyIDToken(ctx, m, grant.IDToken, rp.Expected{
 		AccessToken: grant.AccessToken, Previous: &rp.IDToken{Subject: s.Subject, Claims: s.Claims},
 	})
-	if errors.Is(err, rp.ErrUnavailable) {
+	if errors.Is(err, rp.ErrNoKeys) {
 		p.logger.Warn("a refreshed ID token cannot be checked, and is not used", zap.String("provider", p.name), zap.Error(err))
 		return nil, nil
 	}
@@ -122,12 +131,51 @@ func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
 	if !due && !a.refreshed() {
 		return
 	}
-	if err := p.save(h, r, a, renewed); err != nil {
-		why := reasonFor(err)
-		p.logger.Warn("session cannot be renewed", zap.String("provider", p.name), zap.Error(err), zap.String("hint", hints[why]))
+	p.write(h, r, a, renewed)
+}
+
+// write gives the browser a session that takes the place of the one it has.
+func (p *relyingParty) write(h http.Header, r *http.Request, a *authState, s *session.Session) {
+	if err := p.save(h, r, a, s); err != nil {
+		p.logger.Error("a session cannot be renewed, and will end", zap.String("provider", p.name), zap.String("sub", s.Subject),
+			zap.Error(err), zap.String("hint", hints[reasonFor(err)]))
 		return
 	}
-	a.session, a.loaded = renewed, renewed.Generation // for a further handler of this provider
+	a.session, a.loaded = s, s.Generation // for a further handler of this provider
+}
+
+// deliveryTime is how long an answer's header is held back for the refresh
+// that its request began. The request itself is long under way; but tokens
+// that reach the browser with this answer are safe from a restart, and known
+// to the other replicas, while those that are only kept here are not.
+const deliveryTime = 250 * time.Millisecond
+
+// catchUp sees to it, when an answer's header is written, that the browser
+// gets the newest tokens there are: those of a refresh that has ended since the
+// request came, and never older ones than it has by now.
+func (p *relyingParty) catchUp(h http.Header, a *authState) {
+	if !a.due && a.written == nil {
+		return // as nearly always
+	}
+	if a.landing != nil {
+		timer := time.NewTimer(deliveryTime)
+		select {
+		case <-a.landing:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	latest := p.shared.refresher.Latest(p.flightKey(a.session), a.session)
+	if latest.Generation <= a.session.Generation {
+		return
+	}
+	secure, _ := p.site.origins.secure(a.request)
+	name := p.site.cookies(secure).session
+	a.written = slices.DeleteFunc(a.written, func(line string) bool {
+		rest, ok := strings.CutPrefix(line, name)
+		return ok && (strings.HasPrefix(rest, "=") || len(rest) > 2 && isChunk(rest[:2]))
+	})
+	p.write(h, a.request, a, latest)
 }
 
 // save keeps a session, and gives the browser what it needs to come back: if
@@ -161,6 +209,10 @@ func (p *relyingParty) hintJar(secure bool) *sealed.Jar {
 	return &sealed.Jar{Cookie: cookie, Box: p.sealing.hints, MaxChunks: 1}
 }
 
+// maxHint bounds the ID token that goes into the logout's URL: servers refuse
+// long ones.
+const maxHint = 4 << 10
+
 // saveHint keeps a new ID token for the logout. One that does not fit is let
 // go: the provider can be told by other means whose session it is.
 func (p *relyingParty) saveHint(h http.Header, s *session.Session, secure bool) {
@@ -168,8 +220,11 @@ func (p *relyingParty) saveHint(h http.Header, s *session.Session, secure bool) 
 		return
 	}
 	data, err := session.EncodeHint(s)
-	if err == nil {
-		err = p.hintJar(secure).Write(h, nil, data, p.sessions.limits.Left(s, p.now()))
+	if size := len(s.IDToken.Reveal()); err == nil && size > maxHint {
+		err = fmt.Errorf("it has %d bytes", size)
+	}
+	if err == nil { // it is not written again as the session slides
+		err = p.hintJar(secure).Write(h, nil, data, s.Created.Add(p.sessions.limits.Lifetime).Sub(p.now()))
 	}
 	if err != nil {
 		p.logger.Debug("the ID token is not kept for the logout", zap.String("provider", p.name), zap.Error(err))

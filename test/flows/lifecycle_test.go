@@ -214,8 +214,13 @@ func TestIDPS18SilentLoginFallsBack(t *testing.T) {
 	if a := b.open(w.site + "/page"); a.StatusCode != http.StatusBadGateway || len(w.op.Requests("authorize")) != 1 {
 		t.Errorf("without prompt=none: got status %d after %d requests", a.StatusCode, len(w.op.Requests("authorize")))
 	}
-	if b.open(w.site + "/oauth2/login?prompt=none&return_to=/page"); len(w.op.Requests("authorize")) != 3 {
+	w.caddy("pkce_auth $OP public {\nlogin_param prompt invitation\n}\nreverse_proxy $UPSTREAM")
+	if b.open(w.site + "/oauth2/login?prompt=none&invitation=i1&return_to=/page"); len(w.op.Requests("authorize")) != 3 {
 		t.Errorf("by a link: %d authorization requests, want 2 more", len(w.op.Requests("authorize"))-1)
+	}
+	requests := w.op.Requests("authorize")
+	if last := requests[len(requests)-1].Form; last.Get("invitation") != "i1" || last.Has("prompt") {
+		t.Errorf("the login that shows something asks for %v", last)
 	}
 }
 

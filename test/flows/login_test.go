@@ -228,7 +228,7 @@ func TestIDPS14R19bA56WhereALoginEnds(t *testing.T) {
 	slices.Sort(set)
 	if len(set) != 3 || !strings.HasSuffix(set[0], "=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Lax") ||
 		!regexp.MustCompile(`^__Host-Http-pkce_auth_[0-9a-f]{8}=[A-Za-z0-9_-]+; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Lax$`).MatchString(set[1]) ||
-		!regexp.MustCompile(`^__Secure-pkce_auth_[0-9a-f]{8}\.h=[A-Za-z0-9_-]+; Path=/oauth2/logout; Max-Age=86400; HttpOnly; Secure; SameSite=Lax$`).MatchString(set[2]) {
+		!regexp.MustCompile(`^__Secure-pkce_auth_[0-9a-f]{8}\.h=[A-Za-z0-9_-]+; Path=/oauth2/logout; Max-Age=604800; HttpOnly; Secure; SameSite=Lax$`).MatchString(set[2]) {
 		t.Errorf("callback: Set-Cookie: got %q", set)
 	}
 	if a = b.follow(a); a.body != "upstream /page?a=1&b=%2F%3F&a=2" {

@@ -233,7 +233,7 @@ func TestLogoutHint(t *testing.T) {
 	if q := query(t, a.location(t)); q.Has("id_token_hint") || !strings.HasPrefix(q.Get("logout_hint"), "sid-") {
 		t.Errorf("with another session's hint, the provider is told %v", q)
 	}
-	w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { claims["blob"] = incompressible(5000) }})
+	w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { claims["blob"] = strings.Repeat("group,", 900) }})
 	large := w.browser()
 	large.open(w.site + "/")
 	if got := len(large.cookies(w.site + "/oauth2/logout")); got != len(large.cookies(w.site)) {
@@ -282,5 +282,29 @@ func TestLogoutOfTwoProviders(t *testing.T) {
 	}
 	if b.fetch(w.site+"/two/x").StatusCode != http.StatusUnauthorized || b.fetch(w.site+"/one").StatusCode != http.StatusOK {
 		t.Error("the wrong session ended")
+	}
+}
+
+// R42: a picture in a text on the site itself logs nobody out; and the page
+// that asks works in browsers that say nothing but Origin.
+func TestR42LogoutByPicturesAndOldBrowsers(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	b.login(w, "/")
+	picture := http.Header{"Accept": {"image/*"}, "Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"no-cors"}, "Sec-Fetch-Dest": {"image"}}
+	b.do(http.MethodGet, w.site+"/oauth2/logout", picture, "")
+	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+		t.Errorf("a picture logged the user out: status %d", a.StatusCode)
+	}
+	// Under no-referrer, browsers say "Origin: null" of a form (Fetch standard,
+	// "append a request Origin header").
+	asked := b.do(http.MethodGet, w.site+"/oauth2/logout", http.Header{"Accept": {"text/html"}}, "")
+	if got := asked.Header.Get("Referrer-Policy"); got != "same-origin" || !strings.Contains(asked.body, "Sign out?") {
+		t.Errorf("Referrer-Policy of the page that asks: %q", got)
+	}
+	a := b.do(http.MethodPost, w.site+"/oauth2/logout", http.Header{"Accept": {"text/html"}, "Origin": {w.site}}, "")
+	if a.StatusCode != http.StatusSeeOther {
+		t.Errorf("its form: got status %d", a.StatusCode)
 	}
 }

@@ -410,3 +410,162 @@ func TestM107A81LostRefreshAnswer(t *testing.T) {
 	}
 	b.login(w, "/again")
 }
+
+// Promise 3: what a refresh brought reaches the browser with the answer to the
+// very request that began it, be the upstream slow or not; so a restart, or a
+// replica that knows nothing of it, loses no session.
+func TestPromise3RefreshedTokensAreDelivered(t *testing.T) {
+	for name, upstream := range map[string]time.Duration{"fast upstream": 0, "slow upstream": 600 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			load := w.reloads()
+			load("refresh 1h")
+			b := w.browser()
+			delay := 100 * time.Millisecond
+			if upstream > 0 {
+				delay = 400 * time.Millisecond // longer than an answer is held back
+			}
+			w.op.Misbehave(provider.Faults{
+				TokenResponse: func(doc map[string]any) { doc["expires_in"] = 4 },
+				Answer: answering(func(http.ResponseWriter, *http.Request) bool {
+					time.Sleep(delay)
+					return false
+				}),
+			})
+			b.login(w, "/")
+			w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
+				time.Sleep(upstream)
+				_, _ = rw.Write([]byte("ok"))
+			})
+			first := w.upstream.last(t).Header.Get("Authorization")
+			w.eventually("a refresh", func() bool { b.fetch(w.site + "/x"); return len(w.refreshes()) == 1 })
+			if got := w.upstream.last(t).Header.Get("Authorization"); got != first {
+				t.Error("the request waited for its refresh")
+			}
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			w.op.Misbehave(provider.Faults{})
+			load("refresh 1h")
+			for range 3 {
+				if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+					t.Errorf("after a restart: got status %d", a.StatusCode)
+				}
+			}
+			if got := w.upstream.last(t).Header.Get("Authorization"); got == first || len(w.refreshes()) != 1 {
+				t.Errorf("after a restart the old token is in use, after %d refreshes", len(w.refreshes()))
+			}
+		})
+	}
+}
+
+// A slow answer that was to slide the session does not put older tokens back
+// where newer ones are.
+func TestSlowAnswersBringNoOldTokensBack(t *testing.T) {
+	w := newWorld(t)
+	load := w.reloads()
+	load("session {\nidle 10s\n}")
+	w.op.Misbehave(provider.Faults{TokenResponse: func(doc map[string]any) { doc["expires_in"] = 4 }})
+	b := w.browser()
+	b.login(w, "/")
+	time.Sleep(1200 * time.Millisecond) // it slides from now on
+	held, release := make(chan struct{}), make(chan struct{})
+	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(held)
+			<-release
+		}
+		_, _ = rw.Write([]byte("ok"))
+	})
+	answers := make(chan answer)
+	go func() { answers <- b.fetch(w.site + "/slow") }()
+	<-held
+	other := &browser{t: t, jar: b.jar}
+	w.eventually("a refresh", func() bool { other.fetch(w.site + "/x"); return len(w.refreshes()) == 1 })
+	other.fetch(w.site + "/x")
+	close(release)
+	<-answers
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	load("session {\nidle 10s\n}")
+	time.Sleep(2500 * time.Millisecond) // the first token is over
+	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK || len(w.refreshes()) != 1 {
+		t.Errorf("got status %d after %d refreshes", a.StatusCode, len(w.refreshes()))
+	}
+}
+
+// M31, M105: the provider's keys are gone just when a refreshed ID token comes:
+// it is not used, and the refresh token beside it is not lost.
+func TestM31M105RefreshWithoutKeys(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"503": provider.Status(503, "text/html", "x"), "404": provider.Status(404, "text/html", "x"), "HTML": provider.Status(200, "text/html", "<html>"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			load := w.reloads()
+			load("timeout 5s")
+			b := w.browser()
+			w.op.Misbehave(provider.Faults{TokenResponse: shortLived})
+			b.login(w, "/")
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			load("timeout 5s")
+			w.op.Misbehave(provider.Faults{
+				Answer:          map[string]func(http.ResponseWriter, *http.Request) bool{"keys": answer},
+				RefreshResponse: shortLived,
+			})
+			w.eventually("two refreshes", func() bool {
+				if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+					t.Fatalf("got status %d", a.StatusCode)
+				}
+				return len(w.refreshes()) == 2
+			})
+			w.logged("a refreshed ID token cannot be checked")
+		})
+	}
+}
+
+// Trouble of the provider never passes for "nobody is logged in": under
+// unauthorized pass, such a request does not go upstream.
+func TestPromise1TroubleIsNotAnonymity(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"an error in JSON": provider.Status(500, "application/json", `{"status":500,"error":"Internal Server Error"}`),
+		"a wall of HTML":   provider.Status(200, "text/html", `<html>`),
+		"a wrong secret":   provider.Status(401, "application/json", `{"error":"unauthorized_client"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.caddy("pkce_auth $OP public {\nunauthorized pass\n}\nreverse_proxy $UPSTREAM")
+			b := w.browser()
+			w.op.Misbehave(provider.Faults{TokenResponse: shortLived, Answer: answering(answer)})
+			b.open(w.site + "/oauth2/login?return_to=/in")
+			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second)))
+			before := w.upstream.count()
+			if a := b.fetch(w.site + "/x"); a.StatusCode < 500 || w.upstream.count() != before {
+				t.Errorf("got status %d, and %d requests reached the upstream", a.StatusCode, w.upstream.count()-before)
+			}
+			if strings.Contains(w.log(), "storage readable") {
+				t.Error("the log blames the storage")
+			}
+		})
+	}
+}
+
+// A request that needs no session does not wait for one.
+func TestBypassDoesNotWait(t *testing.T) {
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nbypass /static/*\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	release := make(chan struct{})
+	w.expired(b, provider.Faults{Answer: answering(func(http.ResponseWriter, *http.Request) bool { <-release; return false })})
+	if a := b.fetch(w.site + "/static/x"); a.StatusCode != http.StatusOK || w.upstream.last(t).Header.Get("Authorization") != "" { // it would hang here
+		t.Errorf("got status %d", a.StatusCode)
+	}
+	close(release)
+	w.eventually("the session is used again", func() bool {
+		b.fetch(w.site + "/static/x")
+		return w.upstream.last(t).Header.Get("Authorization") != ""
+	})
+}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -19,6 +21,11 @@ var ErrMisconfigured = errors.New("misconfigured")
 // ErrInvalid says that the provider, or someone in its name, sent something
 // that must not be used.
 var ErrInvalid = errors.New("invalid answer")
+
+// ErrNoKeys says that the keys to check a signature with could not be had:
+// nothing is known of the signature then. It comes with an error that says
+// why.
+var ErrNoKeys = errors.New("the provider's keys cannot be had")
 
 // OAuthError is an error that the provider reported by the protocol, in the
 // callback (RFC 6749 section 4.1.2.1) or at the token endpoint (section 5.2).
@@ -53,6 +60,7 @@ func (e *OAuthError) Is(target error) bool {
 // what was asked for.
 type EndpointError struct {
 	Status     int           // of the HTTP answer
+	Silent     bool          // it had no body
 	RetryAfter time.Duration // how long not to ask again, if it says so; else 0
 	Err        error         // an *OAuthError, or what the status means
 }
@@ -62,10 +70,10 @@ func (e *EndpointError) Error() string { return e.Err.Error() }
 // Unwrap gives the reason.
 func (e *EndpointError) Unwrap() error { return e.Err }
 
-// Is makes every "too many requests" an ErrUnavailable, whatever error it
-// names.
+// Is makes every "too many requests" and every server error an
+// ErrUnavailable, whatever else it says.
 func (e *EndpointError) Is(target error) bool {
-	return target == ErrUnavailable && e.Status == http.StatusTooManyRequests
+	return target == ErrUnavailable && (e.Status == http.StatusTooManyRequests || e.Status >= 500)
 }
 
 // Bounds of what is kept of a provider's words.
@@ -73,6 +81,18 @@ const (
 	maxErrorCode        = 64
 	maxErrorDescription = 300
 )
+
+// without takes secrets out of a provider's words: some quote the token that
+// they refuse.
+func without(text string, secrets []string) string {
+	for _, secret := range secrets {
+		if len(secret) >= 6 { // shorter ones are no secrets, and would tear words apart
+			text = strings.ReplaceAll(text, secret, "…")
+			text = strings.ReplaceAll(text, url.QueryEscape(secret), "…")
+		}
+	}
+	return text
+}
 
 // newOAuthError keeps only the characters that RFC 6749 section 5.2 allows in
 // a description (printable ASCII without quote and backslash), and what else

@@ -1,6 +1,7 @@
 package rp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,14 +61,10 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	if err != nil {
 		return nil, err
 	}
-	if resp.status != http.StatusOK {
-		return nil, tokenError(resp, c.Provider.now())
+	if err := c.refusal(resp, form); err != nil {
+		return nil, err
 	}
-	grant, err := parseGrant(resp.body, sent)
-	if oauthErr, ok := errors.AsType[*OAuthError](err); ok { // some say so with status 200
-		return nil, &EndpointError{Status: resp.status, Err: oauthErr}
-	}
-	return grant, err
+	return parseGrant(resp.body, sent)
 }
 
 // post sends a form to an endpoint where we must prove who we are.
@@ -89,27 +86,35 @@ func (c *Client) post(ctx context.Context, m *Metadata, endpoint string, form ur
 	return c.Provider.caller.do(req, maxTokenResponseSize)
 }
 
-// tokenError reads the answer of a token endpoint that refused. Nothing of it
-// is kept but error and error_description, and when to come again: the body
-// may hold anything (F10).
-func tokenError(resp *response, now time.Time) error {
-	refused := &EndpointError{Status: resp.status, RetryAfter: retryAfter(resp.header, now), Err: statusError(resp.status)}
+// refusal reads an answer that is not what was asked for; nil if it may be.
+// Nothing of it is kept but error and error_description, without the secrets
+// that were sent, and when to come again: the body may hold anything (F10).
+// Some say that they refuse with status 200.
+func (c *Client) refusal(resp *response, sent url.Values) error {
+	var said *OAuthError
 	if doc, err := claims.Parse(resp.body, tokenNames...); err == nil {
-		if oauthErr := errorIn(doc); oauthErr != nil {
-			refused.Err = oauthErr
+		if code, _ := doc.Text("error"); code != "" {
+			var secrets []string
+			for _, values := range sent {
+				secrets = append(secrets, values...)
+			}
+			description, _ := doc.Text("error_description")
+			said = newOAuthError(without(code, secrets), without(description, secrets))
 		}
 	}
-	return refused
-}
-
-// errorIn returns the error that a token response reports, nil if none.
-func errorIn(doc claims.Set) *OAuthError {
-	code, _ := doc.Text("error")
-	if code == "" {
+	if said == nil && resp.status == http.StatusOK {
 		return nil
 	}
-	description, _ := doc.Text("error_description")
-	return newOAuthError(code, description)
+	refused := &EndpointError{
+		Status:     resp.status,
+		Silent:     len(bytes.TrimSpace(resp.body)) == 0,
+		RetryAfter: retryAfter(resp.header, c.Provider.now()),
+		Err:        said,
+	}
+	if said == nil {
+		refused.Err = statusError(resp.status)
+	}
+	return refused
 }
 
 // parseGrant reads a token response (RFC 6749 section 5.1). Unknown members
@@ -118,9 +123,6 @@ func parseGrant(body []byte, sent time.Time) (*Grant, error) {
 	doc, err := claims.Parse(body, tokenNames...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: token response: %w", ErrInvalid, err)
-	}
-	if oauthErr := errorIn(doc); oauthErr != nil {
-		return nil, oauthErr
 	}
 	fail := func(member string, err error) error {
 		return fmt.Errorf("%w: token response: %s: %w", ErrInvalid, member, err)

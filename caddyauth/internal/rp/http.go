@@ -102,7 +102,10 @@ func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading the answer: %w", ErrUnavailable, transportError(ctx, err))
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: reading the answer: %w", ErrUnavailable, transportError(ctx, err))
+		}
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errAnswerLost) // however it was lost: HTTP/2 has its own ways
 	}
 	if int64(len(body)) > limit {
 		return nil, fmt.Errorf("%w: answer is larger than %d bytes", ErrInvalid, limit)

@@ -37,7 +37,7 @@ func TestTransportErrorsSayWhatHelps(t *testing.T) {
 		transport    http.RoundTripper
 		want         string
 	}{
-		{"refused", gone.URL, nil, "connection refused"},
+		{"refused", gone.URL, nil, "dial tcp 127.0.0.1"},
 		{"an unknown name", "https://nowhere.invalid", nil, "lookup nowhere.invalid"},
 		{"M07 silence", "http://" + silent.Addr().String(), nil, "no answer in time"},
 		{"an unknown authority", untrusted.URL, nil, "certificate"},

@@ -123,8 +123,7 @@ func (s *keySet) current(ctx context.Context, uri string) ([]jose.JSONWebKey, er
 	return s.keys, nil
 }
 
-// renewed fetches the keys once more if the token bucket allows it. If it
-// does not, or nothing comes, it returns no keys: those at hand did not do.
+// renewed fetches the keys once more if the token bucket allows it.
 func (s *keySet) renewed(ctx context.Context, uri string, tried []jose.JSONWebKey) ([]jose.JSONWebKey, error) {
 	s.mu.Lock()
 	if !sameKeys(s.keys, tried) { // somebody else's fetch got new ones meanwhile
@@ -133,7 +132,7 @@ func (s *keySet) renewed(ctx context.Context, uri string, tried []jose.JSONWebKe
 	}
 	if s.flight == nil && !s.take() {
 		s.mu.Unlock()
-		return nil, nil
+		return nil, fmt.Errorf("%w: %w: no key at hand verifies it, and they were fetched too often lately", ErrNoKeys, ErrInvalid)
 	}
 	s.mu.Unlock()
 	if err := s.fetch(ctx, uri); err != nil {
@@ -172,7 +171,7 @@ func (s *keySet) fetch(ctx context.Context, uri string) error {
 	case <-f.done:
 		return f.err
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		return fmt.Errorf("%w: %w: %w", ErrNoKeys, ErrUnavailable, ctx.Err())
 	}
 }
 
@@ -185,7 +184,7 @@ func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
 	}
 	f.err = err
 	if err != nil {
-		f.err = fmt.Errorf("fetching the provider's keys: %w", err)
+		f.err = fmt.Errorf("%w: %w", ErrNoKeys, err)
 	}
 	s.flight = nil
 	close(f.done)

@@ -3,7 +3,6 @@ package rp
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 )
 
@@ -96,11 +95,10 @@ func (c *Client) Revoke(ctx context.Context, m *Metadata, refreshToken Secret) e
 	if m.RevocationEndpoint == "" || refreshToken.Empty() {
 		return nil
 	}
-	resp, err := c.post(ctx, m, m.RevocationEndpoint, url.Values{
-		"token": {refreshToken.Reveal()}, "token_type_hint": {"refresh_token"},
-	})
-	if err == nil && resp.status != http.StatusOK {
-		err = tokenError(resp, c.Provider.now())
+	form := url.Values{"token": {refreshToken.Reveal()}, "token_type_hint": {"refresh_token"}}
+	resp, err := c.post(ctx, m, m.RevocationEndpoint, form)
+	if err == nil {
+		err = c.refusal(resp, form)
 	}
 	if err != nil {
 		return fmt.Errorf("revoking the refresh token: %w", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -44,23 +45,32 @@ func (c *Client) refresh(ctx context.Context, m *Metadata, token Secret) (*Grant
 	return c.tokenRequest(ctx, m, form)
 }
 
-// grantOver adds ErrGrantOver to an error that means it. Besides
-// invalid_grant there are providers that say invalid_request (Dex), or
-// nothing but 400 (Glewlwyd), of a token that was used before, and
-// mfa_required or interaction_required when they want to see the user. What
-// speaks of the client, or of the provider's own troubles, does not mean it:
-// Auth0 calls a wrong client secret access_denied, with status 401.
+// overCodes are what providers say of a refresh token that they do not take
+// any longer. Besides invalid_grant there is invalid_request (Dex), and what
+// says that the user must be seen.
+var overCodes = []string{
+	"invalid_grant", "invalid_request", "access_denied", "mfa_required",
+	"login_required", "consent_required", "interaction_required", "account_selection_required",
+}
+
+// grantOver adds ErrGrantOver to an error that means it. What speaks of the
+// client, of the provider's own troubles, or comes from something in between,
+// does not: such a session can go on when that is put right. Auth0 calls a
+// wrong client secret access_denied, with status 401; Glewlwyd says nothing at
+// all of a token that was used before.
 func grantOver(err error) error {
 	refused, ok := errors.AsType[*EndpointError](err)
-	if !ok || errors.Is(err, ErrUnavailable) || refused.Status >= 500 || refused.Status == http.StatusUnauthorized {
+	if !ok || errors.Is(err, ErrUnavailable) {
 		return err
 	}
 	oauthErr, spoken := errors.AsType[*OAuthError](err)
-	if spoken && oauthErr.Code != "invalid_client" ||
-		!spoken && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusForbidden) {
+	switch {
+	case spoken && slices.Contains(overCodes, oauthErr.Code) && (oauthErr.Code != "access_denied" || refused.Status != http.StatusUnauthorized),
+		refused.Silent && refused.Status == http.StatusBadRequest:
 		return fmt.Errorf("%w: %w", ErrGrantOver, err)
+	default:
+		return err
 	}
-	return err
 }
 
 // maxRetryAfter bounds how long a provider can keep us from asking again.

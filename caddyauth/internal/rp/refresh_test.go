@@ -3,9 +3,12 @@ package rp
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,7 +62,7 @@ func TestIDPS26M100M102Refresh(t *testing.T) {
 
 // What the token endpoint can say of a refresh, and what it means: that the
 // grant is over, that it is to be tried again, or that the operator must act.
-func TestIDPS27M103M105RefreshErrors(t *testing.T) {
+func TestIDPS27M53M103M105RefreshErrors(t *testing.T) {
 	const jsonType = "application/json"
 	for _, tc := range []struct {
 		name   string
@@ -75,14 +78,20 @@ func TestIDPS27M103M105RefreshErrors(t *testing.T) {
 		{"nothing, as Glewlwyd says it", 400, nil, ``, ErrGrantOver, 0},
 		{"mfa_required", 403, nil, `{"error":"mfa_required","mfa_token":"x"}`, ErrGrantOver, 0},
 		{"interaction_required", 400, nil, `{"error":"interaction_required"}`, ErrGrantOver, 0},
-		{"unauthorized_client", 400, nil, `{"error":"unauthorized_client"}`, ErrGrantOver, 0},
+		{"access_denied", 403, nil, `{"error":"access_denied"}`, ErrGrantOver, 0},
+		{"unauthorized_client", 400, nil, `{"error":"unauthorized_client"}`, ErrMisconfigured, 0},
+		{"unauthorized_client, as Keycloak says it of a wrong secret", 401, nil, `{"error":"unauthorized_client"}`, ErrMisconfigured, 0},
+		{"unsupported_grant_type", 400, nil, `{"error":"unsupported_grant_type"}`, ErrMisconfigured, 0},
+		{"a wall of HTML", 403, nil, `<html>Attention Required!`, ErrMisconfigured, 0},
+		{"a gateway's 404 in JSON", 404, nil, `{"status":404,"error":"Not Found"}`, nil, 0},
 		{"invalid_grant with status 200", 200, nil, `{"error":"invalid_grant"}`, ErrGrantOver, 0},
 		{"access_denied, as Auth0 says it of a wrong secret", 401, nil, `{"error":"access_denied","error_description":"Unauthorized"}`, nil, 0},
 		{"invalid_client", 401, nil, `{"error":"invalid_client"}`, ErrMisconfigured, 0},
 		{"not found", 404, nil, ``, ErrMisconfigured, 0},
 		{"a redirect", 302, nil, ``, ErrMisconfigured, 0},
 		{"a server error", 500, nil, `oops`, ErrUnavailable, 0},
-		{"a server error that names invalid_grant", 500, nil, `{"error":"invalid_grant"}`, nil, 0},
+		{"a server error that names invalid_grant", 500, nil, `{"error":"invalid_grant"}`, ErrUnavailable, 0},
+		{"a server error as Spring has it", 503, http.Header{"Retry-After": {"60"}}, `{"status":503,"error":"Service Unavailable"}`, ErrUnavailable, time.Minute},
 		{"temporarily unavailable", 400, nil, `{"error":"temporarily_unavailable"}`, ErrUnavailable, 0},
 		{"bad gateway", 502, http.Header{"Retry-After": {"7"}}, `<html>`, ErrUnavailable, 7 * time.Second},
 		{"too many requests", 429, http.Header{"Retry-After": {"30"}}, `{"error":"access_denied"}`, ErrUnavailable, 30 * time.Second},
@@ -282,5 +291,45 @@ func TestTokenExpiryIsNotLate(t *testing.T) {
 		if err != nil || grant.Expiry.After(time.Unix(sent.Unix()+3, 0)) || grant.Expiry.Before(sent.Add(2*time.Second)) {
 			t.Errorf("sent at %s: good until %s, %v", sent, grant.Expiry, err)
 		}
+	}
+}
+
+// A57: some providers quote the token that they refuse. It is taken out of
+// their words before anybody sees them.
+func TestA57RefusalsQuoteNoSecret(t *testing.T) {
+	op, c, grant := loggedIn(t)
+	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"token": func(w http.ResponseWriter, r *http.Request) bool {
+			token := r.PostForm.Get("refresh_token")
+			return provider.Status(400, "application/json", `{"error":"invalid_grant","error_description":"Wrong client for this refresh token: `+token+`, or `+url.QueryEscape(token)+`"}`)(w, r)
+		},
+	}})
+	_, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+	if !errors.Is(err, ErrGrantOver) || strings.Contains(err.Error(), grant.RefreshToken.Reveal()) || !strings.Contains(err.Error(), "Wrong client for this refresh token: …, or …") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// M107, M151: an answer that is lost within HTTP/2 is lost, too.
+func TestM107LostAnswerOverHTTP2(t *testing.T) {
+	asked := 0
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked == 1 {
+			w.Header().Set("Content-Length", "500")
+			_, _ = io.WriteString(w, `{"access_`)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, `{"access_token":"a","token_type":"Bearer"}`)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	transport := NewTransport()
+	defer transport.CloseIdleConnections()
+	transport.TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	c := &Client{Provider: NewProvider(ProviderConfig{Issuer: server.URL, Transport: transport}), ClientID: "x"}
+	if _, err := c.Refresh(t.Context(), &Metadata{TokenEndpoint: server.URL}, NewSecret("refresh-token")); err != nil || asked != 2 {
+		t.Errorf("after %d requests: %v", asked, err)
 	}
 }

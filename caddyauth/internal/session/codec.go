@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
@@ -98,7 +99,7 @@ func decode(data []byte) (*Session, error) {
 		return nil, err
 	}
 	r := sealed.NewReader(record)
-	s := &Session{ID: r.Text(), Subject: r.Text(), ProviderID: r.Text()}
+	s := &Session{ID: r.Text(), Subject: r.Text(), ProviderID: r.Text(), shown: new(atomic.Bool)}
 	if raw := r.Text(); raw != "" {
 		if s.Claims, err = claims.Parse([]byte(raw)); err != nil {
 			return nil, fmt.Errorf("%w: claims: %w", errCodec, err)

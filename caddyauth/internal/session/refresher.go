@@ -20,6 +20,7 @@ type Refresher struct {
 	sessions map[string]*refreshed
 	order    list.List // of *refreshed, the least recently refreshed first
 	size     int
+	failures int       // of all sessions, in a row
 	paused   time.Time // until when nobody is to ask the provider
 }
 
@@ -62,6 +63,9 @@ type Refresh struct {
 
 	// Now is the time.
 	Now time.Time
+
+	// NoWait gives an error to who would have to wait.
+	NoWait bool
 }
 
 const (
@@ -75,44 +79,58 @@ const (
 	// overTime is how long a refused refresh token is remembered.
 	overTime = time.Hour
 
+	// flightTime bounds a refresh: two requests to the provider, and what else
+	// it may take to check the answer.
+	flightTime = 30 * time.Second
+
 	// The time between tries after a failure doubles from the first to the
 	// second.
 	firstBackoff, lastBackoff = time.Second, time.Minute
+
+	// maxOddFailures is how often in a row a refresh may fail in a way that no
+	// provider in good health, or in trouble, explains, before a session
+	// without a good token counts as over: a login may help, or will say what
+	// is wrong.
+	maxOddFailures = 3
+
+	// From so many failures in a row on, of whatever sessions, a provider that
+	// is in trouble is left alone by all for a while.
+	troubled, troubledPause = 8, 2 * time.Second
 )
 
 // Fresh returns the session with the newest tokens there are, for one whose
 // access token has expired or soon will. Who comes with a token that is still
 // good gets it back at once, if there is no newer one, and the refresh goes on
-// without them. Who comes with an expired one waits.
+// without them: landing is closed when it ends, and nil for those who did not
+// begin it. Who comes with an expired one waits.
 //
 // The error is ErrEnded when only a login helps. Any other says that there is
 // no good token now, but may be one later.
-func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (*Session, error) {
-	f, s, err := r.begin(s, how)
-	if f == nil || err != nil {
-		return s, err
-	}
-	if s.TokenAlive(how.Now) {
-		return s, nil
+func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (fresh *Session, landing <-chan struct{}, err error) {
+	f, s, began, err := r.begin(s, how)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case f == nil:
+		return s, nil, nil
+	case s.TokenAlive(how.Now) && began:
+		return s, f.done, nil
+	case s.TokenAlive(how.Now):
+		return s, nil, nil
+	case how.NoWait:
+		return nil, nil, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
 	}
 	select {
 	case <-f.done:
+		return f.session, nil, f.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	switch {
-	case f.err == nil:
-		return f.session, nil
-	case errors.Is(f.err, rp.ErrUnavailable), errors.Is(f.err, rp.ErrMisconfigured) && !isOver(f.err):
-		return nil, f.err
-	default:
-		return nil, fmt.Errorf("%w: %w", ErrEnded, f.err)
+		return nil, nil, ctx.Err()
 	}
 }
 
 // begin returns the newest session that is known, and the flight that gets a
 // newer one, if one is needed and may be had.
-func (r *Refresher) begin(s *Session, how Refresh) (*flight, *Session, error) {
+func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, began bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.sessions[how.Key]
@@ -121,24 +139,23 @@ func (r *Refresher) begin(s *Session, how Refresh) (*flight, *Session, error) {
 		e = nil
 	}
 	if e != nil {
-		switch newer := e.newer(s, how.Now); {
-		case newer != s && newer.TokenAlive(how.Now):
-			return nil, newer, nil
-		default:
-			s = newer
+		newer := e.newer(s)
+		if newer != s && newer.TokenAlive(how.Now) {
+			return nil, newer, false, nil
 		}
+		s = newer
 		if e.over && s.Generation <= e.overAt {
-			return nil, nil, fmt.Errorf("%w: %w", ErrEnded, e.failure)
+			return nil, nil, false, fmt.Errorf("%w: %w", ErrEnded, e.failure)
 		}
 		if e.flight != nil {
-			return e.flight, s, nil
+			return e.flight, s, false, nil
 		}
 	}
 	if until := r.blocked(e); how.Now.Before(until) {
 		if s.TokenAlive(how.Now) {
-			return nil, s, nil
+			return nil, s, false, nil
 		}
-		return nil, nil, &BackoffError{Wait: until.Sub(how.Now), Err: e.lastFailure()}
+		return nil, nil, false, &BackoffError{Wait: until.Sub(how.Now), Err: e.verdict()}
 	}
 	if e == nil {
 		e = &refreshed{key: how.Key}
@@ -149,19 +166,16 @@ func (r *Refresher) begin(s *Session, how Refresh) (*flight, *Session, error) {
 	}
 	e.flight = &flight{done: make(chan struct{})}
 	go r.fly(e, e.flight, s, how)
-	return e.flight, s, nil
+	return e.flight, s, true, nil
 }
 
 // newer returns the session that the last refresh made, if it is newer than
 // the given one, with what the given one knows better.
-func (e *refreshed) newer(s *Session, now time.Time) *Session {
+func (e *refreshed) newer(s *Session) *Session {
 	switch {
 	case e.latest == nil:
 		return s
 	case s.Generation >= e.latest.Generation:
-		if !e.presented {
-			e.presented, e.expires = true, now.Add(stragglerTime)
-		}
 		return s
 	case s.Seen.After(e.latest.Seen):
 		newer := *e.latest
@@ -180,11 +194,17 @@ func (r *Refresher) blocked(e *refreshed) time.Time {
 	return r.paused
 }
 
-func (e *refreshed) lastFailure() error {
-	if e == nil || e.failure == nil {
+// verdict is what the failures of a session's refreshes mean to who has no
+// good token.
+func (e *refreshed) verdict() error {
+	switch {
+	case e == nil || e.failure == nil:
 		return fmt.Errorf("%w: it asked not to be asked", rp.ErrUnavailable)
+	case isOver(e.failure), e.failures >= maxOddFailures && !errors.Is(e.failure, rp.ErrUnavailable):
+		return fmt.Errorf("%w: %w", ErrEnded, e.failure)
+	default:
+		return e.failure
 	}
-	return e.failure
 }
 
 // BackoffError says that the provider is left alone for a while, after it
@@ -204,55 +224,90 @@ func (e *BackoffError) Unwrap() error { return e.Err }
 // fly refreshes a session, and keeps the outcome before anybody is told.
 func (r *Refresher) fly(e *refreshed, f *flight, s *Session, how Refresh) {
 	began := time.Now()
-	f.session, f.err = guarded(s, how)
+	renewed, err := guarded(s, how)
 	now := how.Now.Add(time.Since(began))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer close(f.done)
 	e.flight = nil
-	if f.err == nil {
-		r.keep(e, f.session, how, now)
-		return
-	}
-	e.failure = f.err
-	e.failures++
-	wait := min(firstBackoff<<min(e.failures-1, 10), lastBackoff)
-	if refused, ok := errors.AsType[*rp.EndpointError](f.err); ok && refused.RetryAfter > 0 && errors.Is(f.err, rp.ErrUnavailable) {
-		wait = max(wait, refused.RetryAfter)
-		r.paused = now.Add(refused.RetryAfter) // it speaks to all of us
-	}
-	e.notBefore = now.Add(wait)
 	e.expires = now.Add(how.Keep)
-	if isOver(f.err) {
-		e.over, e.overAt = true, s.Generation
-		e.expires = now.Add(overTime)
+	if renewed != nil { // even if its token is dead already: the refresh token is not
+		e.latest, e.presented, e.over = renewed, false, false
+		if err = nil; !renewed.TokenAlive(now) {
+			err = fmt.Errorf("%w: the access token expired before it was here", rp.ErrUnavailable)
+		}
+	}
+	if err == nil {
+		e.failures, e.failure, e.notBefore, r.failures = 0, nil, time.Time{}, 0
+		f.session = renewed
+	} else {
+		r.failed(e, s, err, now)
+		f.err = e.verdict()
 	}
 	r.queue(e, now)
+}
+
+// failed puts off the next try.
+func (r *Refresher) failed(e *refreshed, s *Session, err error, now time.Time) {
+	e.failure = err
+	e.failures++
+	e.notBefore = now.Add(min(firstBackoff<<min(e.failures-1, 10), lastBackoff))
+	if isOver(err) {
+		e.over, e.overAt, e.expires = true, s.Generation, now.Add(overTime)
+		return
+	}
+	if !errors.Is(err, rp.ErrUnavailable) {
+		return
+	}
+	if r.failures++; r.failures >= troubled {
+		r.pause(now.Add(troubledPause))
+	}
+	if refused, ok := errors.AsType[*rp.EndpointError](err); ok && refused.RetryAfter > 0 {
+		r.pause(now.Add(refused.RetryAfter)) // it speaks to all of us
+	}
+}
+
+func (r *Refresher) pause(until time.Time) {
+	if until.After(r.paused) {
+		r.paused = until
+	}
 }
 
 // isOver reports whether a failure means that the refresh token is worthless,
 // or that what came for it must not be used.
 func isOver(err error) bool {
 	_, refused := errors.AsType[*rp.CheckError](err)
-	return errors.Is(err, rp.ErrGrantOver) || errors.Is(err, ErrNone) || refused && errors.Is(err, rp.ErrInvalid)
+	return errors.Is(err, rp.ErrGrantOver) || errors.Is(err, ErrNone) || refused && !errors.Is(err, rp.ErrNoKeys)
 }
 
 // guarded keeps a panic from ending the process, or from leaving a flight that
 // never lands.
 func guarded(s *Session, how Refresh) (renewed *Session, err error) {
 	defer func() {
-		if recover() != nil {
-			renewed, err = nil, errors.New("the refresh panicked")
+		if panicked := recover(); panicked != nil {
+			renewed, err = nil, fmt.Errorf("the refresh panicked: %v", panicked)
 		}
 	}()
-	return how.Do(context.Background(), s)
+	ctx, cancel := context.WithTimeout(context.Background(), flightTime)
+	defer cancel()
+	renewed, err = how.Do(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return renewed, nil
 }
 
-func (r *Refresher) keep(e *refreshed, latest *Session, how Refresh, now time.Time) {
-	e.latest, e.presented = latest, false
-	e.over, e.failures, e.failure, e.notBefore = false, 0, nil, time.Time{}
-	e.expires = now.Add(how.Keep)
-	r.queue(e, now)
+// Presented says that a browser has shown a generation of its session: what
+// is kept for it goes first from now on, and soon.
+func (r *Refresher) Presented(key string, generation uint64, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.sessions[key]
+	if e == nil || e.presented || e.place == nil || e.latest == nil || generation < e.latest.Generation {
+		return
+	}
+	e.presented, e.expires = true, now.Add(stragglerTime)
+	r.order.MoveToFront(e.place)
 }
 
 // queue puts an entry at the end, and forgets from the front what is over or
@@ -295,8 +350,8 @@ func (r *Refresher) forget(e *refreshed) {
 func (r *Refresher) Latest(key string, s *Session) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.sessions[key]; e != nil && e.latest != nil && e.latest.Generation > s.Generation {
-		return e.latest
+	if e := r.sessions[key]; e != nil {
+		return e.newer(s)
 	}
 	return s
 }

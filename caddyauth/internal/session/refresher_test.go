@@ -55,7 +55,8 @@ func (o *office) refresh(_ context.Context, s *Session) (*Session, error) {
 
 // fresh asks as a handler does.
 func (o *office) fresh(r *Refresher, s *Session) (*Session, error) {
-	return r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+	got, _, err := r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+	return got, err
 }
 
 // refreshable is a session whose access token lives for five minutes.
@@ -133,7 +134,7 @@ func TestT2HangingUpLosesNothing(t *testing.T) {
 		time.Sleep(6 * time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := r.Fresh(ctx, s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+		_, _, err := r.Fresh(ctx, s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNone) {
 			t.Errorf("the one who hung up: got %v", err)
 		}
@@ -292,31 +293,204 @@ func TestM103RefusedRefreshToken(t *testing.T) {
 	})
 }
 
-// IDPS 28: what came must not be used, and ends the session at once. An
-// answer that cannot be read does so only when the token is over.
+// IDPS 28: an ID token that must not be used ends the session at once. Whatever
+// else is odd, an answer that cannot be read or a refusal that speaks of the
+// client, does so only without a good token, and when it happens again and
+// again: then a login may help. When it is put right, the session goes on.
 func TestIDPS28UnusableAnswers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fail error
+		over bool // at once
+		odd  bool // after some time
+	}{
+		"another user":   {&rp.CheckError{Check: "sub", Err: errors.New("another user")}, true, false},
+		"encrypted":      {&rp.CheckError{Check: "format", Err: rp.ErrMisconfigured}, true, false},
+		"keys not there": {&rp.CheckError{Check: "signature", Err: fmt.Errorf("%w: %w", rp.ErrNoKeys, rp.ErrInvalid)}, false, true},
+		"not JSON":       {fmt.Errorf("%w: not JSON", rp.ErrInvalid), false, true},
+		"wrong secret":   {rp.ErrMisconfigured, false, true},
+		"down":           {rp.ErrUnavailable, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r Refresher
+				o := &office{fail: tc.fail}
+				s := refreshable()
+				time.Sleep(4*time.Minute + time.Second)
+				for range 10 {
+					_, _ = o.fresh(&r, s)
+					synctest.Wait()
+					if _, err := o.fresh(&r, s); errors.Is(err, ErrEnded) != tc.over {
+						t.Errorf("with a good token: got %v", err)
+					}
+					time.Sleep(time.Second)
+				}
+				time.Sleep(2 * time.Minute)
+				for range maxOddFailures {
+					_, _ = o.fresh(&r, s)
+					time.Sleep(2 * time.Minute)
+				}
+				if _, err := o.fresh(&r, s); err == nil || errors.Is(err, ErrEnded) != (tc.over || tc.odd) {
+					t.Errorf("with an expired token: got %v", err)
+				}
+				if tc.over {
+					return
+				}
+				o.refuse(nil)
+				time.Sleep(2 * time.Minute)
+				if got, err := o.fresh(&r, s); err != nil || got.Generation != 1 {
+					t.Errorf("put right: got %+v, %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+// M108: the answer takes longer than its token lives. The refresh token in it
+// is good all the same, and the only one that is.
+func TestM108DeadOnArrival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, tc := range []struct {
-			fail error
-			over bool // while the access token is good
-		}{
-			{&rp.CheckError{Check: "sub", Err: errors.New("another user")}, true},
-			{fmt.Errorf("%w: not JSON", rp.ErrInvalid), false},
-			{&rp.CheckError{Check: "signature", Err: rp.ErrUnavailable}, false},
-		} {
-			var r Refresher
-			o := &office{fail: tc.fail}
-			s := refreshable()
-			time.Sleep(4*time.Minute + time.Second)
-			_, _ = o.fresh(&r, s)
+		var r Refresher
+		o := &office{delay: 6 * time.Minute}
+		slow := func(ctx context.Context, s *Session) (*Session, error) {
+			got, err := o.refresh(ctx, s)
+			time.Sleep(6 * time.Minute)
+			return got, err
+		}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		if _, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID, Do: slow, Keep: time.Hour, Now: time.Now()}); !errors.Is(err, rp.ErrUnavailable) || errors.Is(err, ErrNone) {
+			t.Errorf("got %v", err)
+		}
+		o.delay = 0
+		time.Sleep(2 * time.Second)
+		if got, err := o.fresh(&r, s); err != nil || got.Generation != 2 || o.reused.Load() != 0 {
+			t.Errorf("the next: got %+v, %v", got, err)
+		}
+	})
+}
+
+// Who began a refresh and need not wait for it is told when it has landed; who
+// must not wait does not.
+func TestLandingAndNoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{delay: time.Second}
+		s := refreshable()
+		ask := func(noWait bool) (*Session, <-chan struct{}, error) {
+			return r.Fresh(t.Context(), s, Refresh{Key: s.ID, Do: o.refresh, Keep: time.Hour, Now: time.Now(), NoWait: noWait})
+		}
+		time.Sleep(4*time.Minute + time.Second)
+		_, landing, _ := ask(false)
+		if _, second, _ := ask(false); landing == nil || second != nil {
+			t.Fatal("one of two began the refresh")
+		}
+		<-landing
+		if got := r.Latest(s.ID, s); got.Generation != 1 {
+			t.Errorf("when it has landed: %+v", got)
+		}
+		expired := *s
+		expired.ID = "another"
+		expired.RefreshToken = rp.NewSecret("another")
+		s = &expired
+		time.Sleep(2 * time.Minute)
+		began := time.Now()
+		if _, _, err := ask(true); !errors.Is(err, rp.ErrUnavailable) || !time.Now().Equal(began) {
+			t.Errorf("who must not wait waited %s: %v", time.Since(began), err)
+		}
+		time.Sleep(2 * time.Second)
+		if got, _, err := ask(true); err != nil || got.Generation != 1 {
+			t.Errorf("afterwards: got %+v, %v", got, err)
+		}
+	})
+}
+
+// IDPS 27: of two that say when to come again, the later one counts.
+func TestIDPS27PausesAreNotCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		refuse := func(after, wait time.Duration) func(context.Context, *Session) (*Session, error) {
+			return func(context.Context, *Session) (*Session, error) {
+				time.Sleep(after)
+				return nil, &rp.EndpointError{Status: 429, RetryAfter: wait, Err: rp.ErrUnavailable}
+			}
+		}
+		a, b := refreshable(), refreshable()
+		time.Sleep(4*time.Minute + time.Second)
+		_, _, _ = r.Fresh(t.Context(), a, Refresh{Key: a.ID, Do: refuse(time.Second, time.Second), Keep: time.Hour, Now: time.Now()})
+		_, _, _ = r.Fresh(t.Context(), b, Refresh{Key: b.ID, Do: refuse(0, 20*time.Second), Keep: time.Hour, Now: time.Now()})
+		time.Sleep(10 * time.Second)
+		o := &office{}
+		c := refreshable()
+		c.TokenExpiry = time.Now()
+		if _, err := o.fresh(&r, c); o.calls.Load() != 0 {
+			t.Errorf("asked after ten of twenty seconds: %v", err)
+		}
+	})
+}
+
+// A provider in trouble is not asked by each of many sessions at its own pace.
+func TestTroubleIsEverybodys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{fail: rp.ErrUnavailable}
+		sessions := make([]*Session, 500)
+		for i := range sessions {
+			sessions[i] = refreshable()
+		}
+		time.Sleep(6 * time.Minute)
+		for range 600 { // a minute
+			for _, s := range sessions[:50] {
+				_, _ = o.fresh(&r, s)
+			}
+			sessions = append(sessions[50:], sessions[:50]...)
 			synctest.Wait()
-			if _, err := o.fresh(&r, s); errors.Is(err, ErrEnded) != tc.over {
-				t.Errorf("%v, with a good token: got %v", tc.fail, err)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := o.calls.Load(); n > 50+30*50 {
+			t.Errorf("the provider in trouble was asked %d times in a minute", n)
+		}
+		o.refuse(nil)
+		time.Sleep(time.Minute)
+		for _, s := range sessions {
+			if got, err := o.fresh(&r, s); err != nil || got.Generation != 1 {
+				t.Fatalf("afterwards: got %+v, %v", got, err)
 			}
-			time.Sleep(2 * time.Minute)
-			if _, err := o.fresh(&r, s); err == nil || errors.Is(err, ErrEnded) == errors.Is(tc.fail, rp.ErrUnavailable) {
-				t.Errorf("%v, with an expired token: got %v", tc.fail, err)
+		}
+	})
+}
+
+// Outcomes that browsers have shown go before those that may be lost.
+func TestShownOutcomesGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		big := strings.Repeat("x", 5000)
+		refresh := func(_ context.Context, s *Session) (*Session, error) {
+			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+		}
+		lost := refreshable()
+		time.Sleep(6 * time.Minute)
+		for i := range 10_000 {
+			s := lost
+			if i > 0 {
+				s = refreshable()
+				s.TokenExpiry = time.Now()
 			}
+			got, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID, Do: refresh, Keep: 24 * time.Hour, Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 {
+				r.Presented(s.ID, got.Generation, time.Now())
+			}
+		}
+		if r.Latest(lost.ID, lost).Generation != 1 {
+			t.Error("the one that was never shown is gone")
+		}
+		r.Presented("unknown", 1, time.Now())
+		r.Presented(lost.ID, 0, time.Now())
+		time.Sleep(time.Hour)
+		if r.Latest(lost.ID, lost).Generation != 1 {
+			t.Error("an older generation counts as shown")
 		}
 	})
 }
@@ -328,8 +502,8 @@ func TestRefreshThatPanics(t *testing.T) {
 		s := refreshable()
 		time.Sleep(6 * time.Minute)
 		how := Refresh{Key: s.ID, Do: func(context.Context, *Session) (*Session, error) { panic("x") }, Keep: time.Hour, Now: time.Now()}
-		if _, err := r.Fresh(t.Context(), s, how); err == nil {
-			t.Error("no error")
+		if _, _, err := r.Fresh(t.Context(), s, how); err == nil || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "panicked: x") {
+			t.Errorf("got %v", err)
 		}
 		time.Sleep(time.Minute)
 		if got, err := new(office).fresh(&r, s); err != nil || got.Generation != 1 {
@@ -346,7 +520,7 @@ func TestA74FlightsAreKeyed(t *testing.T) {
 		time.Sleep(6 * time.Minute)
 		for _, key := range []string{"provider one", "provider two"} {
 			o := &office{}
-			got, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID + key, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
+			got, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID + key, Do: o.refresh, Keep: time.Hour, Now: time.Now()})
 			if err != nil || o.calls.Load() != 1 || got.Generation != 1 {
 				t.Errorf("%s: got %+v, %v after %d calls", key, got, err, o.calls.Load())
 			}
@@ -363,7 +537,8 @@ func TestOutcomesAreBounded(t *testing.T) {
 		slow, release := refreshable(), make(chan struct{})
 		time.Sleep(6 * time.Minute)
 		ask := func(s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
-			return r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: do, Keep: time.Hour, Now: time.Now()})
+			got, _, err := r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: do, Keep: time.Hour, Now: time.Now()})
+			return got, err
 		}
 		o := &office{}
 		if _, err := ask(slow, o.refresh); err != nil { // it has an entry in order

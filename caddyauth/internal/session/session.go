@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
@@ -43,6 +44,10 @@ type Session struct {
 
 	// Created is when the login ended, from which Limits.Lifetime counts.
 	Created time.Time
+
+	// shown is set when a request has come with the session; nil for one that
+	// was just made.
+	shown *atomic.Bool
 
 	// Seen is when the session was last in use, from which Limits.Idle
 	// counts. It is kept in steps; see Limits.Renew.
@@ -101,7 +106,7 @@ func (s *Session) Refreshed(grant *rp.Grant, token *rp.IDToken, now time.Time) (
 	renewed.Generation++
 	renewed.TokenIssued, renewed.TokenExpiry = now, grant.Expiry
 	renewed.RefreshToken = grant.RefreshToken
-	renewed.IDToken = rp.Secret{}
+	renewed.IDToken, renewed.shown = rp.Secret{}, nil
 	renewed.setToken(grant.AccessToken.Reveal())
 	if grant.Scope != "" {
 		renewed.Scope = grant.Scope
@@ -129,6 +134,10 @@ func (s *Session) Authorization() string { return s.bearer.Reveal() }
 
 // TokenAlive reports whether the access token may still be used.
 func (s *Session) TokenAlive(now time.Time) bool { return now.Before(s.TokenExpiry) }
+
+// FirstShown reports whether this is the first request that comes with this
+// very copy of the session, as far as this process knows.
+func (s *Session) FirstShown() bool { return s.shown != nil && s.shown.CompareAndSwap(false, true) }
 
 // Due reports whether the access token should be refreshed, early before its
 // end: 0 means the last fifth of its lifetime, at most a minute. Never in the

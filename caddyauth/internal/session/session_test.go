@@ -121,6 +121,10 @@ func TestCodecRoundTrip(t *testing.T) {
 			}
 			got.AccessToken, want.AccessToken, got.bearer, want.bearer = rp.Secret{}, rp.Secret{}, rp.Secret{}, rp.Secret{}
 			got.RefreshToken, want.RefreshToken = rp.Secret{}, rp.Secret{}
+			if !got.FirstShown() || got.FirstShown() || want.FirstShown() {
+				t.Error("it is shown first once, when it was read")
+			}
+			got.shown = nil
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
