@@ -8,7 +8,7 @@
 //	 │ endpoint?   endpoints.go   callback, login, logout, signed-out, error: they end here
 //	 │ scrub       scrub.go       what the client says about its identity goes
 //	 │ bypass?     bypass.go      paths and matchers that need no session
-//	 │ session     relyingparty.go, internal/session
+//	 │ session     sessions.go, internal/session: whose it is, and an access token that is good
 //	 │ decide      handler.go     pure: forward, login or refuse
 //	 ▼
 //	 forward → upstream.go: Authorization, identity headers, no cookies of ours
@@ -21,16 +21,17 @@
 //
 // # Which file to open for what
 //
-//	app.go provider.go     the JSON configuration, and its documentation
-//	handler.go             the handler, and the policy of a route
-//	caddyfile.go options.go collisions.go   the Caddyfile
-//	relyingparty.go runtime.go              a provider's configuration at work
-//	origin.go cookies.go endpoints.go       where we are: origins, names, paths
-//	navigation.go returnto.go bypass.go     decisions about a request, pure
+//	app.go provider.go authorization.go sessionconfig.go   the JSON configuration, and its documentation
+//	handler.go                             the handler, and the policy of a route
+//	caddyfile.go options.go options_session.go collisions.go suggest.go   the Caddyfile
+//	relyingparty.go runtime.go             a provider's configuration at work
+//	origin.go cookies.go endpoints.go      where we are: origins, names, paths
+//	navigation.go returnto.go bypass.go    decisions about a request, pure
 //	login.go loginstate.go callback.go flights.go logout.go   the flow
-//	scrub.go upstream.go response.go authstate.go   the border to the upstream
-//	errors.go errorendpoint.go pages.go     when it does not work
-//	secrets.go stores.go                    secrets, and where sessions are kept
+//	sessions.go                            a session's life between login and logout
+//	scrub.go upstream.go response.go authstate.go             the border to the upstream
+//	errors.go errorendpoint.go pages.go    when it does not work
+//	secrets.go keys.go stores.go           secrets, keys that make themselves, and where sessions are kept
 //
 // Below this package, nothing knows of Caddy: internal/rp is the protocol,
 // internal/session what a session is, internal/sealed and internal/claims the

@@ -359,3 +359,28 @@ func TestKeysInAStorageThatHangs(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 	})
 }
+
+// FuzzStoredKeys: whatever stands in the storage, it gives keys that seal and
+// open, or an error that says so.
+func FuzzStoredKeys(f *testing.F) {
+	for _, seed := range []string{
+		`[{"secret":"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=","created":"2026-01-01T00:00:00Z"}]`, "[]", "null", "{}", "[null]", "",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		storage := newFakeStorage()
+		storage.data = data
+		_, box := storage.replica(zap.NewNop())
+		text, err := box.Seal([]byte("x"))
+		if err != nil {
+			if !errors.Is(err, sealed.ErrKeys) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if opened, err := box.Open(text); err != nil || string(opened) != "x" {
+			t.Fatalf("sealed, and not opened: %v", err)
+		}
+	})
+}

@@ -90,8 +90,12 @@ func (p *relyingParty) errorPage(f failure) page {
 	said := texts[f.reason]
 	shown := page{Title: said.title, Text: said.text, Description: f.description, ID: f.id}
 	start := link{"/", "Go to the start page"}
+	signOut := link{p.site.endpoints.prefix + pathLogout, "Sign out"}
 	if final[f.reason] {
 		shown.Links = []link{start}
+		if f.reason == reasonTooLarge || f.reason == reasonMisconfigured { // another account may fare better
+			shown.Links = append(shown.Links, signOut)
+		}
 		return shown
 	}
 	again := p.site.endpoints.prefix + pathLogin
@@ -104,7 +108,8 @@ func (p *relyingParty) errorPage(f failure) page {
 	}
 	shown.Links = []link{{again, label}, start}
 	if f.reason == reasonDenied { // the provider knows somebody whom it does not let in
-		shown.Links = []link{{again, label}, {p.site.endpoints.prefix + pathLogout, "Use another account"}}
+		signOut.Label = "Use another account"
+		shown.Links = []link{{again, label}, signOut}
 	}
 	return shown
 }

@@ -53,11 +53,37 @@ func TestPagesInChromium(t *testing.T) {
 		t.Errorf("after the logout, a fetch got %d", got)
 	}
 
+	// A login that had begun anew before, because its cookie was gone.
+	do(t, browser, chromedp.Navigate(w.site+"/oauth2/callback?code=a&state=1.x"), chromedp.WaitVisible(css(`h1`)))
+	if got := run(t, browser, chromedp.Text(css(`h1`))); got != "Your browser does not keep cookies" {
+		t.Errorf("without cookies: %q", got)
+	}
+	screenshot(t, browser, "page-cookies-blocked")
+
 	do(t, browser, chromedp.Navigate(w.site+"/oauth2/callback?code=a&code=b"), chromedp.WaitVisible(css(`h1`)))
 	screenshot(t, browser, "page-please-try-again")
 	if got := run(t, browser, chromedp.Location()); strings.Contains(got, "code=") {
 		t.Errorf("the address bar holds %s", got)
 	}
+}
+
+// The page when the client secret is wrong: the user learns that it is not
+// their fault, the log says the rest.
+func TestLoginFailedPageInChromium(t *testing.T) {
+	w := newWorld(t, "http://127.0.0.1:0", `
+		pkce_auth {
+			issuer $ISSUER
+			client_id basic
+			client_secret this-is-not-the-secret
+		}
+		reverse_proxy $UPSTREAM
+	`)
+	browser := newBrowser(t)
+	do(t, browser, chromedp.Navigate(w.site+"/page"))
+	logIn(t, browser, "alice")
+	shows(t, browser, `document.querySelector("h1")?.innerText === "Login is not set up correctly"`)
+	screenshot(t, browser, "page-login-failed")
+	w.caddy.printed(`"reason":"(misconfigured)"`)
 }
 
 // The page when the provider is down.
