@@ -127,6 +127,9 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 		return fail(err)
 	}
 	p.noteOpaqueToken(grant)
+	if !p.policy.refresh {
+		grant.RefreshToken = rp.Secret{} // what is not used is not kept
+	}
 	made := session.New(grant, token, p.now())
 	if !made.TokenAlive(p.now()) { // or the next request would begin another login, and so on
 		return fail(fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid))

@@ -164,6 +164,7 @@ func (p *relyingParty) catchUp(h http.Header, a *authState) {
 		case <-timer.C:
 		}
 		timer.Stop()
+		a.landing = nil // another handler of this provider does not wait again
 	}
 	latest := p.shared.refresher.Latest(p.flightKey(a.session), a.session)
 	if latest.Generation <= a.session.Generation {
