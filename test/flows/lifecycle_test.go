@@ -284,6 +284,92 @@ func TestA79CookiesAreSecure(t *testing.T) {
 	}
 }
 
+// IDPS 34 to 37, promise 4: what can become of a login between its beginning
+// and its callback, and where the user is in the end: at the page they wanted,
+// after one login more at the most, or at a page that says what to do.
+func TestIDPS34IDPS35IDPS36IDPS37LoginStateCannotGoWrong(t *testing.T) {
+	const wanted = "/wanted?x=1&y=%2F"
+	for name, tc := range map[string]struct {
+		between func(w *world, b *browser, callback string, load func(string)) (open string)
+		logins  int    // that it takes
+		end     string // where it ends, if not there: a path, or the title of a page of ours
+	}{
+		"nothing happens": {func(_ *world, _ *browser, callback string, _ func(string)) string { return callback }, 1, ""},
+		"forty requests of a script, in between": {func(w *world, b *browser, callback string, _ func(string)) string {
+			for i := range 40 {
+				if a := b.fetch(w.site + fmt.Sprint("/api/", i)); a.StatusCode != http.StatusUnauthorized || a.Header["Set-Cookie"] != nil {
+					t.Errorf("request %d: status %d, %v", i, a.StatusCode, a.Header["Set-Cookie"])
+				}
+			}
+			return callback
+		}, 1, ""},
+		"twenty logins begun afterwards": {func(w *world, b *browser, callback string, _ func(string)) string {
+			for i := range 20 {
+				b.visit(w.site + fmt.Sprint("/page/", i))
+			}
+			return callback
+		}, 2, ""},
+		"the back button, logged in": {func(_ *world, b *browser, callback string, _ func(string)) string {
+			b.open(callback)
+			return callback
+		}, 1, ""},
+		"a callback URL that somebody shared": {func(w *world, b *browser, callback string, _ func(string)) string {
+			b.open(callback)
+			b.jar = w.browser().jar
+			return callback
+		}, 2, ""},
+		"the state's cookie evicted": {func(w *world, b *browser, callback string, _ func(string)) string {
+			b.jar = w.browser().jar
+			return callback
+		}, 2, ""},
+		"a foreign state": {func(w *world, _ *browser, callback string, _ func(string)) string {
+			q := query(t, callback)
+			q.Set("state", q.Get("state")[:40]+strings.Repeat("A", 80))
+			return w.site + "/oauth2/callback?" + q.Encode()
+		}, 2, "/"},
+		"a state that is none": {func(w *world, _ *browser, _ string, _ func(string)) string {
+			return w.site + "/oauth2/callback?code=x&state=rubbish"
+		}, 2, "/"},
+		"another key seals": {func(_ *world, _ *browser, callback string, load func(string)) string {
+			load("cookie_secret " + olderSecret + " " + cookieSecret)
+			return callback
+		}, 1, ""},
+		"the key is gone": {func(_ *world, _ *browser, callback string, load func(string)) string {
+			load("cookie_secret " + olderSecret)
+			return callback
+		}, 2, "/"},
+		"cookies switched off": {func(_ *world, b *browser, callback string, _ func(string)) string {
+			b.jar = blocked{}
+			return callback
+		}, 2, "Your browser does not keep cookies"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			load := w.reloads()
+			load("cookie_secret " + cookieSecret)
+			b := w.browser()
+			a := b.open(tc.between(w, b, b.callback(w, wanted), load))
+			end := tc.end
+			if end == "" {
+				end = wanted
+			}
+			// "/" is for those of whom nothing is left that says where they wanted to go.
+			if ours := !strings.HasPrefix(end, "/"); ours && !strings.Contains(a.body, end) || !ours && a.body != "upstream "+end {
+				t.Errorf("in the end: status %d, %.300s; want %q", a.StatusCode, a.body, end)
+			}
+			logins := 0 // those that led through the provider, not those that were only begun
+			for _, r := range w.op.Requests("authorize") {
+				if r.Form.Get("state") != "" {
+					logins++
+				}
+			}
+			if logins != tc.logins {
+				t.Errorf("it took %d logins, want %d", logins, tc.logins)
+			}
+		})
+	}
+}
+
 // Promise 4: whatever happened before, in whatever order, a navigation ends
 // after a few redirects: at the page, or at a page of ours that says what to
 // do and has a way on. And when nothing is wrong any longer, at the page.
