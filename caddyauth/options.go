@@ -40,7 +40,7 @@ func init() {
 		"issuer":          {usage: "<url>", parse: text1(func(p *parser) *string { return &p.provider.Issuer })},
 		"client_id":       {usage: "<id>", parse: text1(func(p *parser) *string { return &p.provider.ClientID })},
 		"client_secret":   {usage: "<secret>", parse: text1(func(p *parser) *string { return &p.provider.ClientSecret })},
-		"client_auth":     {usage: "auto|none|client_secret_basic|client_secret_post", parse: parseClientAuth},
+		"client_auth":     {usage: "auto|none|client_secret_basic|client_secret_post|private_key_jwt <key.pem> [<kid>]|assertion_file <path>", parse: parseClientAuth},
 		"scopes":          {usage: "<scope>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Scopes })},
 		"audience":        {usage: "<identifier>", parse: text1(func(p *parser) *string { return &p.authorization().Audience })},
 		"resource":        {usage: "<uri>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().Resources })},
@@ -172,7 +172,22 @@ func parseClientAuth(p *parser) error {
 		return p.usage("client_auth", options["client_auth"])
 	}
 	p.provider.ClientAuth = p.Val()
-	if slices.Contains([]string{"private_key_jwt", "assertion_file", "tls"}, p.Val()) {
+	switch rp.AuthMethod(p.Val()) {
+	case rp.AuthPrivateKeyJWT:
+		a := new(ClientAssertion)
+		p.provider.ClientAssertion = a
+		if !p.Args(&a.KeyFile) {
+			return p.Errf("write it as: client_auth private_key_jwt <key.pem> [<kid>]")
+		}
+		if p.NextArg() {
+			a.KeyID = p.Val()
+		}
+	case rp.AuthAssertionFile:
+		p.provider.ClientAssertion = new(ClientAssertion)
+		if !p.Args(&p.provider.ClientAssertion.File) {
+			return p.Errf("write it as: client_auth assertion_file <path>")
+		}
+	case "tls":
 		return p.Errf("client_auth %s is not yet supported%s", p.Val(), notYet)
 	}
 	return nil

@@ -32,10 +32,14 @@ type Provider struct {
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// How the client authenticates at the token endpoint: `auto`, `none`,
-	// `client_secret_basic` or `client_secret_post`. `auto` takes what the
-	// provider's metadata advertise, and never tries one after the other.
-	// Default: `auto`. Source: OpenID Connect Core 1.0, section 9.
+	// `client_secret_basic`, `client_secret_post`, `private_key_jwt` or
+	// `assertion_file`. `auto` takes what the provider's metadata advertise, and
+	// never tries one after the other. Default: `auto`. Source: OpenID Connect
+	// Core 1.0, section 9.
 	ClientAuth string `json:"client_auth,omitempty"`
+
+	// What the last two of these methods need.
+	ClientAssertion *ClientAssertion `json:"client_assertion,omitempty"`
 
 	// What is asked for at login.
 	Authorization *Authorization `json:"authorization,omitempty"`
@@ -82,6 +86,24 @@ type Site struct {
 	// The path of the redirect URI, which must be registered at the provider.
 	// Default: `<prefix>/callback`.
 	CallbackPath string `json:"callback_path,omitempty"`
+}
+
+// ClientAssertion is where the JWT comes from by which the client proves who
+// it is. Source: RFC 7523.
+type ClientAssertion struct {
+	// For `private_key_jwt`: the file with the private key, in PEM and without
+	// a password. RSA of 2048 bits and more, P-256, P-384, P-521 or Ed25519. It
+	// is read whenever it is needed. The assertions are good for 60 s, for one
+	// use, and for the provider's issuer.
+	KeyFile string `json:"key_file,omitempty"`
+
+	// The ID under which the provider knows the key. Default: none is sent.
+	KeyID string `json:"key_id,omitempty"`
+
+	// For `assertion_file`: a file with an assertion that somebody else makes
+	// and renews, such as a Kubernetes service account token for the provider.
+	// It is read whenever it is needed.
+	File string `json:"file,omitempty"`
 }
 
 // LogoutConfig is how a logout goes on at the provider. The session of this
@@ -165,10 +187,33 @@ func (p *Provider) validateClient() error {
 		if p.ClientSecret == "" {
 			return misconfigured("client_auth", "%s needs a client_secret", p.ClientAuth)
 		}
-	case "private_key_jwt", "assertion_file", "tls":
+	case rp.AuthPrivateKeyJWT, rp.AuthAssertionFile:
+		return p.validateAssertion()
+	case "tls":
 		return misconfigured("client_auth", "%s is not yet supported", p.ClientAuth)
 	default:
-		return misconfigured("client_auth", "%q is none of auto, none, client_secret_basic, client_secret_post", p.ClientAuth)
+		return misconfigured("client_auth", "%q is none of auto, none, client_secret_basic, client_secret_post, private_key_jwt, assertion_file", p.ClientAuth)
+	}
+	if p.ClientAssertion != nil {
+		return misconfigured("client_auth", "an assertion needs private_key_jwt or assertion_file")
+	}
+	return nil
+}
+
+func (p *Provider) validateAssertion() error {
+	a := p.ClientAssertion
+	switch {
+	case p.ClientSecret != "":
+		return misconfigured("client_auth", "%s contradicts client_secret: leave one of them out", p.ClientAuth)
+	case a == nil, p.ClientAuth == string(rp.AuthPrivateKeyJWT) && (a.KeyFile == "" || a.File != ""):
+		return misconfigured("client_auth", "write it as: private_key_jwt <key.pem> [<kid>], or assertion_file <path>")
+	case p.ClientAuth == string(rp.AuthAssertionFile) && (a.File == "" || a.KeyFile != "" || a.KeyID != ""):
+		return misconfigured("client_auth", "write it as: assertion_file <path>")
+	}
+	for _, path := range []string{a.KeyFile, a.File} {
+		if err := checkPlaceholders(path); err != nil {
+			return misconfigured("client_auth", "%v", err)
+		}
 	}
 	return nil
 }

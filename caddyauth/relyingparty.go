@@ -189,6 +189,11 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 			return misconfigured("client_secret", "%v", err)
 		}
 	}
+	if a := cfg.ClientAssertion; a != nil {
+		if err := useAssertion(c, a); err != nil {
+			return misconfigured("client_auth", "%v", err)
+		}
+	}
 	if a := cfg.Authorization; a != nil {
 		if len(a.Scopes) > 0 {
 			c.Scopes, c.ScopesAsWritten = a.Scopes, true

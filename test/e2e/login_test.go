@@ -1,9 +1,17 @@
 package e2e
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,6 +66,36 @@ func TestMainJobInChromium(t *testing.T) {
 			if got := run(t, browser, chromedp.Evaluate[string](`document.cookie`)); got != "" {
 				t.Errorf("document.cookie: %q", got)
 			}
+		})
+	}
+}
+
+// A client that proves who it is by a signature: the certified provider
+// accepts our assertions.
+func TestIDPS20PrivateKeyJWTInChromium(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]any{"RSA": rsaKey, "P-256": ecKey} {
+		t.Run(name, func(t *testing.T) {
+			der, err := x509.MarshalPKCS8PrivateKey(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "key.pem")
+			if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w := newWorld(t, "http://127.0.0.1:0", "pkce_auth {\nissuer $ISSUER\nclient_id signed\nclient_auth private_key_jwt "+file+"\n}\nreverse_proxy $UPSTREAM", "CLIENT_KEY="+file)
+			browser := newBrowser(t)
+			do(t, browser, chromedp.Navigate(w.site+"/page?x=1"))
+			logIn(t, browser, "alice")
+			arrives(t, browser, w.site+"/page?x=1")
 		})
 	}
 }

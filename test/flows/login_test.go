@@ -1,10 +1,16 @@
 package flows
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -538,5 +544,52 @@ func TestFlowsOverHTTP2(t *testing.T) {
 	a := b.login(w, "/over/h2?x=1")
 	if a.ProtoMajor != 2 {
 		t.Errorf("got HTTP/%d", a.ProtoMajor)
+	}
+}
+
+// client_auth private_key_jwt and assertion_file, as the provider sees them;
+// neither key nor assertion stands anywhere else.
+func TestIDPS20ClientAssertions(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorldWith(t, provider.Config{Clients: map[string]provider.Client{"signed": {Key: &key.PublicKey}}})
+	file := filepath.Join(w.dir, "key.pem")
+	writeFile(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	w.caddy("pkce_auth $OP signed {\nclient_auth private_key_jwt $DIR/key.pem k1\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	b.login(w, "/x")
+	b.logout(w)
+	w.eventually("the refresh token is revoked", func() bool { return len(w.op.Requests("revoke")) == 1 })
+	for _, r := range append(w.op.Requests("token"), w.op.Requests("revoke")...) {
+		w.expect = append(w.expect, r.Form.Get("client_assertion"))
+		writeFile(t, filepath.Join(w.dir, "assertion"), r.Form.Get("client_assertion"))
+	}
+	// An assertion that somebody else made is sent as it stands in its file;
+	// this provider has seen that one before.
+	w.caddy("pkce_auth $OP signed {\nclient_auth assertion_file $DIR/assertion\n}\nreverse_proxy $UPSTREAM")
+	other := w.browser()
+	if a := other.open(w.site + "/x"); a.StatusCode != http.StatusBadGateway {
+		t.Errorf("got status %d", a.StatusCode)
+	}
+	requests := w.op.Requests("token")
+	if got := requests[len(requests)-1].Form.Get("client_assertion"); got != w.expect[len(w.expect)-1] {
+		t.Errorf("sent %.20s…", got)
+	}
+	w.logged("misconfigured", "invalid_client", "jti")
+	// What cannot work is an error before anything runs.
+	for options, want := range map[string]string{
+		"client_auth private_key_jwt $DIR/none.pem":  "no such file",
+		"client_auth private_key_jwt $DIR/assertion": "not PEM",
+		"client_auth assertion_file $DIR/none":       "no such file",
+	} {
+		if err := w.load("http://127.0.0.1:0", "pkce_auth $OP signed {\n"+options+"\n}"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", options, err)
+		}
 	}
 }

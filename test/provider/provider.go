@@ -5,6 +5,7 @@ package provider
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"net"
@@ -41,8 +42,9 @@ type Config struct {
 // Client is a registered client.
 type Client struct {
 	Secret       string
-	AuthMethod   string   // default client_secret_basic, or none without a secret
-	RedirectURIs []string // nil: any
+	Key          crypto.PublicKey // for private_key_jwt
+	AuthMethod   string           // default client_secret_basic, or none without a secret
+	RedirectURIs []string         // nil: any
 }
 
 // Provider is a running provider.
@@ -59,6 +61,7 @@ type Provider struct {
 	faults    Faults
 	codes     map[string]*grant
 	refreshes map[string]*refreshToken
+	jtis      map[string]bool
 	requests  []Request
 	issued    []string
 }

@@ -99,6 +99,9 @@ func (p *Provider) authenticate(r *http.Request) (id, problem string) {
 	if !ok {
 		return "", "unknown client"
 	}
+	if client.Key != nil {
+		return id, p.checkAssertion(id, client.Key, r.PostForm)
+	}
 	want := client.AuthMethod
 	if want == "" {
 		want = "none"

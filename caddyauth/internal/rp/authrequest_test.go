@@ -29,7 +29,7 @@ func TestIDPS04ChallengeVector(t *testing.T) {
 
 func authQuery(t *testing.T, c *Client, endpoint string, r AuthRequest) url.Values {
 	t.Helper()
-	text, err := c.AuthorizationURL(&Metadata{AuthorizationEndpoint: endpoint}, r)
+	text, err := c.AuthorizationURL(&Metadata{Endpoints: Endpoints{AuthorizationEndpoint: endpoint}}, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestIDPS01IDPS02IDPS03IDPS10AddingLogin(t *testing.T) {
 		RedirectURI: "https://app.example.com/oauth2/callback?x=1&y=2",
 		State:       "the-state",
 	}
-	text, err := c.AuthorizationURL(&Metadata{AuthorizationEndpoint: "https://tenant.auth0.com/authorize"}, r)
+	text, err := c.AuthorizationURL(&Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://tenant.auth0.com/authorize"}}, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestIDPS07IDPS09IDPS11CallingAnAPI(t *testing.T) {
 			t.Errorf("%s: got %q, want %q once", name, got, want)
 		}
 	}
-	text, _ := c.AuthorizationURL(&Metadata{AuthorizationEndpoint: "https://tenant.auth0.com/authorize"}, r)
+	text, _ := c.AuthorizationURL(&Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://tenant.auth0.com/authorize"}}, r)
 	if !strings.Contains(text, "audience=appointments%3Aapi") {
 		t.Errorf("audience is not encoded as the seed has it: %s", text)
 	}
@@ -118,7 +118,7 @@ func TestR02R16EndpointQueryAndResources(t *testing.T) {
 	if q.Has("ext-empty") {
 		t.Error("an empty parameter is sent")
 	}
-	if _, err := c.AuthorizationURL(&Metadata{AuthorizationEndpoint: "https://op.test/a?state=theirs"}, AuthRequest{Transaction: r.Transaction, State: "ours"}); err == nil {
+	if _, err := c.AuthorizationURL(&Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/a?state=theirs"}}, AuthRequest{Transaction: r.Transaction, State: "ours"}); err == nil {
 		t.Error("an endpoint that sets our state: got no error")
 	}
 }

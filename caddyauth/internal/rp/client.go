@@ -21,6 +21,9 @@ const (
 	AuthNone  AuthMethod = "none"
 	AuthBasic AuthMethod = "client_secret_basic"
 	AuthPost  AuthMethod = "client_secret_post"
+
+	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
+	AuthAssertionFile AuthMethod = "assertion_file" // an assertion that somebody else made
 )
 
 // DefaultClockSkew is how far the provider's clock may be off ours.
@@ -38,6 +41,9 @@ type Client struct {
 
 	// Auth is the method of client authentication; empty means AuthAuto.
 	Auth AuthMethod
+
+	// Assertion makes what AuthPrivateKeyJWT and AuthAssertionFile send.
+	Assertion Assertion
 
 	// ClockSkew is how far the provider's clock may be off ours; 0 means
 	// DefaultClockSkew, a negative value none.
@@ -116,8 +122,18 @@ func (c *Client) authenticate(m *Metadata, header http.Header, form url.Values) 
 	if err != nil {
 		return err
 	}
-	if method == AuthNone {
+	switch method {
+	case AuthNone:
 		form.Set("client_id", c.ClientID)
+		return nil
+	case AuthPrivateKeyJWT, AuthAssertionFile:
+		assertion, err := c.Assertion(m, c.ClientID, c.Provider.now())
+		if err != nil {
+			return fmt.Errorf("%w: client assertion: %w", ErrMisconfigured, err)
+		}
+		form.Set("client_id", c.ClientID)
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", assertion.Reveal())
 		return nil
 	}
 	secret, err := c.Secret()

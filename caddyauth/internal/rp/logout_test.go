@@ -34,7 +34,7 @@ func TestIDPS30R40LogoutURL(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := &Client{ClientID: "id"}
-			m := &Metadata{AuthorizationEndpoint: "https://op.test/authorize", EndSessionEndpoint: tc.endpoint, Quirk: quirkOf(tc.issuer)}
+			m := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/authorize", EndSessionEndpoint: tc.endpoint}, Quirk: quirkOf(tc.issuer)}
 			got, err := c.LogoutURL(m, tc.style, tc.request)
 			if got != tc.want || !errors.Is(err, tc.is) {
 				t.Errorf("got  %s, %v\nwant %s", got, err, tc.want)
@@ -55,7 +55,7 @@ func TestQuirks(t *testing.T) {
 		}
 	}
 	c := &Client{ClientID: "id", Authorization: Authorization{Scopes: []string{"openid"}, OfflineAccess: true}}
-	google := &Metadata{AuthorizationEndpoint: "https://accounts.google.com/o/oauth2/v2/auth", Quirk: quirkOf("https://accounts.google.com")}
+	google := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://accounts.google.com/o/oauth2/v2/auth"}, Quirk: quirkOf("https://accounts.google.com")}
 	text, err := c.AuthorizationURL(google, AuthRequest{Transaction: NewTransaction()})
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestIDPS16A54LoginParams(t *testing.T) {
 	c := &Client{ClientID: "id", Authorization: Authorization{
 		Scopes: []string{"openid"}, Connection: "github", Organizations: []string{"org_1", "org_2"}, MaxAge: 90 * 1e9, ACRValues: []string{"a", "b"},
 	}}
-	m := &Metadata{AuthorizationEndpoint: "https://op.test/authorize"}
+	m := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/authorize"}}
 	text, err := c.AuthorizationURL(m, AuthRequest{Transaction: NewTransaction()})
 	if err != nil {
 		t.Fatal(err)

@@ -18,9 +18,7 @@ type Metadata struct {
 	// differ at most by the one trailing slash that root issuers are forgiven.
 	Issuer string
 
-	AuthorizationEndpoint string
-	TokenEndpoint         string
-	JWKSURI               string
+	Endpoints
 
 	// IDTokenAlgorithms are the signing algorithms we accept in ID tokens:
 	// the asymmetric ones that the provider advertises, RS256 in any case.
@@ -29,6 +27,10 @@ type Metadata struct {
 	// TokenAuthMethods are the client authentication methods of the token
 	// endpoint; nil when the provider says nothing.
 	TokenAuthMethods []string
+
+	// AssertionAlgorithms are those in which client assertions may be signed;
+	// nil when the provider says nothing.
+	AssertionAlgorithms []string
 
 	// IssuerInResponse says that every authorization response names its
 	// issuer (RFC 9207 section 3).
@@ -41,17 +43,19 @@ type Metadata struct {
 	// OfflineAccess says that the provider lists the scope offline_access.
 	OfflineAccess bool
 
-	// EndSessionEndpoint is where a logout goes on (OpenID Connect
-	// RP-Initiated Logout 1.0 section 2.1); empty when there is none.
-	EndSessionEndpoint string
-
-	// RevocationEndpoint is where tokens are revoked (RFC 7009); empty when
-	// there is none.
-	RevocationEndpoint string
-
 	// Quirk is what is known of this provider and stands in no document of
 	// its own.
 	Quirk Quirk
+}
+
+// Endpoints are where a provider is asked. The last two are empty when there
+// are none.
+type Endpoints struct {
+	AuthorizationEndpoint string
+	TokenEndpoint         string
+	JWKSURI               string
+	EndSessionEndpoint    string // OpenID Connect RP-Initiated Logout 1.0 section 2.1
+	RevocationEndpoint    string // RFC 7009
 }
 
 // metadataNames are the members whose names nobody may imitate.
@@ -59,7 +63,7 @@ var metadataNames = []string{
 	"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri",
 	"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported",
 	"authorization_response_iss_parameter_supported", "code_challenge_methods_supported",
-	"scopes_supported", "end_session_endpoint", "revocation_endpoint",
+	"scopes_supported", "end_session_endpoint", "revocation_endpoint", "token_endpoint_auth_signing_alg_values_supported",
 }
 
 // asymmetric are the algorithms with which only the provider can sign.
@@ -128,6 +132,9 @@ func (m *Metadata) readCapabilities(doc claims.Set) error {
 		}
 	}
 	if m.TokenAuthMethods, err = list("token_endpoint_auth_methods_supported"); err != nil {
+		return err
+	}
+	if m.AssertionAlgorithms, err = list("token_endpoint_auth_signing_alg_values_supported"); err != nil {
 		return err
 	}
 	challenges, err := list("code_challenge_methods_supported")

@@ -329,7 +329,7 @@ func TestM107LostAnswerOverHTTP2(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	transport.TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	c := &Client{Provider: NewProvider(ProviderConfig{Issuer: server.URL, Transport: transport}), ClientID: "x"}
-	if _, err := c.Refresh(t.Context(), &Metadata{TokenEndpoint: server.URL}, NewSecret("refresh-token")); err != nil || asked != 2 {
+	if _, err := c.Refresh(t.Context(), &Metadata{Endpoints: Endpoints{TokenEndpoint: server.URL}}, NewSecret("refresh-token")); err != nil || asked != 2 {
 		t.Errorf("after %d requests: %v", asked, err)
 	}
 }

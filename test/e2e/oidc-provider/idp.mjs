@@ -2,11 +2,13 @@
 //
 // It listens on a port that the kernel chooses and prints it as the first
 // line; then it reads one line, the relying party's origins as a JSON list,
-// and serves. It ends when its standard input does. ACCESS_TOKEN_SECONDS in its
-// environment is how long access tokens live.
+// and serves. It ends when its standard input does. In its environment,
+// ACCESS_TOKEN_SECONDS is how long access tokens live, and CLIENT_KEY a file
+// with the key of the client "signed".
 import * as http from 'node:http';
 import * as readline from 'node:readline';
-import { generateKeyPairSync } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { Provider } from 'oidc-provider';
 
 const secret = 'secret-secret-secret-secret-secret';
@@ -33,8 +35,13 @@ function serve(origins) {
     response_types: ['code'],
     application_type: 'web',
   };
+  const signed = process.env.CLIENT_KEY ? [{
+    ...client, client_id: 'signed', token_endpoint_auth_method: 'private_key_jwt',
+    jwks: { keys: [createPublicKey(readFileSync(process.env.CLIENT_KEY)).export({ format: 'jwk' })] },
+  }] : [];
   const provider = new Provider(issuer, {
     clients: [
+      ...signed,
       { ...client, client_id: 'public', token_endpoint_auth_method: 'none' },
       { ...client, client_id: 'basic', client_secret: secret, token_endpoint_auth_method: 'client_secret_basic' },
       { ...client, client_id: 'post', client_secret: secret, token_endpoint_auth_method: 'client_secret_post' },
