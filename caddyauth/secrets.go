@@ -63,7 +63,7 @@ func useAssertion(c *rp.Client, a *ClientAssertion) error {
 	if err != nil {
 		return err
 	}
-	read := func() ([]byte, error) { return os.ReadFile(path) }
+	read := func() ([]byte, error) { return os.ReadFile(path) } //nolint:gosec // the operator names the file
 	data, err := read()
 	if err != nil {
 		return err
