@@ -48,7 +48,8 @@ const (
 	// still stand: a key that the provider withdrew must go at some time.
 	keysLifetime = time.Hour
 
-	// maxKeys bounds how many keys of a set are looked at.
+	// maxKeys bounds a set: a larger one is no provider's. Which of its keys
+	// were the real ones would be a matter of their order.
 	maxKeys = 200
 
 	minRSABits = 2048
@@ -199,8 +200,11 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 	if err := json.Unmarshal(data, &set); err != nil || set.Keys == nil {
 		return nil, fmt.Errorf("%w: not a JWK set", ErrInvalid)
 	}
+	if len(set.Keys) > maxKeys {
+		return nil, fmt.Errorf("%w: a JWK set of %d keys, %d are the limit", ErrInvalid, len(set.Keys), maxKeys)
+	}
 	keys := []jose.JSONWebKey{} // not nil: that would mean "never fetched"
-	for _, raw := range set.Keys[:min(len(set.Keys), maxKeys)] {
+	for _, raw := range set.Keys {
 		var key jose.JSONWebKey
 		if key.UnmarshalJSON(raw) != nil {
 			continue
