@@ -3,6 +3,7 @@ package caddyauth
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -29,9 +30,11 @@ type authState struct {
 	*requestState
 	party   *relyingParty
 	session *session.Session
-	loaded  uint64          // the session's generation in the browser's cookie
-	due     bool            // whether its access token was to be refreshed
-	landing <-chan struct{} // closed when the refresh that this request began has ended
+	loaded  uint64           // the session's generation in the browser's cookie
+	due     bool             // whether its access token was to be refreshed
+	asked   time.Time        // when the request was looked at
+	dormant *session.Session // what is there, but cannot be used for this request, which needs none
+	landing <-chan struct{}  // closed when the refresh that this request began has ended
 	result  string
 	reason  reason
 }

@@ -165,6 +165,9 @@ func (p *relyingParty) noteOpaqueToken(grant *rp.Grant) {
 // sends it to where its user wanted to go.
 func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, returnTo string, at origin) {
 	a, _ := p.authState(r)
+	if before, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
+		p.shared.superseded.Add(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
+	}
 	if err := p.save(w.Header(), r, a, s); err != nil {
 		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: returnTo})
 		return
@@ -190,9 +193,11 @@ func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *log
 		return
 	}
 	target := p.returnTo(at.String()+state.returnTo, at)
-	_, err = p.load(r, a, true)
+	s, err := p.load(r, a, true)
 	switch {
 	case err == nil:
+		a.session = s
+		p.renew(w.Header(), r, a)
 		p.logger.Debug("callback without its login state, but with a session", zap.String("provider", p.name), zap.Error(cause))
 		redirect(w, http.StatusSeeOther, at.String()+target)
 	case !errors.Is(err, session.ErrNone):

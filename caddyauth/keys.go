@@ -140,6 +140,10 @@ func (k *storedKeys) look(every time.Duration) (flight <-chan struct{}, silence 
 		k.flight = make(chan struct{})
 		go k.update(k.flight)
 	}
+	if k.flight != nil && now.Sub(k.looked) >= keyPatience { // it hangs: nobody waits for it any more
+		k.failure = fmt.Errorf("%w: Caddy's storage does not answer", sealed.ErrKeys)
+		return nil, now.Sub(k.read)
+	}
 	return k.flight, now.Sub(k.read)
 }
 

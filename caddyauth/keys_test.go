@@ -384,3 +384,29 @@ func FuzzStoredKeys(f *testing.F) {
 		}
 	})
 }
+
+// One that hangs for hours holds nobody up at all, and what nobody here can
+// know cannot be told.
+func TestKeysInAStorageThatHangsForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newFakeStorage()
+		_, box := storage.replica(zap.NewNop())
+		text := sealNow(t, box)
+		_, foreign := newFakeStorage().replica(zap.NewNop())
+		unknown := sealNow(t, foreign)
+		storage.delay = 24 * time.Hour
+		time.Sleep(11 * time.Minute)
+		_, _ = box.Open(text) // begins the look that hangs
+		time.Sleep(2 * time.Hour)
+		for range 3 {
+			began := time.Now()
+			if _, err := box.Open(text); err != nil || time.Since(began) > time.Second {
+				t.Errorf("a good value, after %s: %v", time.Since(began), err)
+			}
+		}
+		if _, err := box.Open(unknown); !errors.Is(err, sealed.ErrKeys) {
+			t.Errorf("an unknown key, two hours after the last look: %v", err)
+		}
+		time.Sleep(48 * time.Hour)
+	})
+}

@@ -71,7 +71,8 @@ func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request) (*sess
 			continue
 		}
 		p.shared.revocations.Add(s.ID, p.now(), s.Created.Add(p.sessions.limits.Lifetime))
-		latest := *p.shared.refresher.Latest(p.flightKey(s), s)
+		newest, _ := p.shared.refresher.Latest(p.flightKey(s), s)
+		latest := *newest
 		p.revoke(&latest)
 		if latest.IDToken.Empty() {
 			latest.IDToken = hint

@@ -70,13 +70,16 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (w *responseWriter) adjust(h http.Header) {
-	if w.auth.session != nil {
-		w.auth.party.catchUp(h, w.auth)
+	p := w.auth.party
+	if w.auth.session != nil || w.auth.dormant != nil {
+		p.catchUp(h, w.auth)
+	}
+	if s := w.auth.session; s != nil && w.auth.written != nil && (p.shared.revocations.Has(s.ID) || p.shared.superseded.Has(s.ID)) {
+		// It was ended meanwhile, or another login has taken its place: it must
+		// not come back with this answer.
+		w.auth.written = p.withoutSession(w.auth.request, w.auth.written)
 	}
 	written := w.auth.written
-	if s := w.auth.session; s != nil && written != nil && w.auth.party.shared.revocations.Has(s.ID) {
-		written = nil // it was ended meanwhile, and must not come back with this answer
-	}
 	if lines, ok := h["Set-Cookie"]; ok {
 		lines = slices.DeleteFunc(lines, func(line string) bool {
 			name, _, _ := strings.Cut(line, "=")

@@ -35,6 +35,7 @@ type shared struct {
 	callbacks   callbacks
 	refresher   session.Refresher
 	revocations session.Revocations
+	superseded  session.Revocations            // by another login in the same browser
 	keys        atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
 	// opaqueToken and noS256 are said once in a process's life.

@@ -39,15 +39,19 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 		return nil, session.ErrEnded
 	}
 	now := p.now()
+	a.asked = now
 	if s.Generation > 0 && s.FirstShown() {
 		p.shared.refresher.Presented(p.flightKey(s), s.Generation, now)
 	}
 	if p.policy.refresh && s.Due(now, p.policy.early) {
 		a.due = true
-		s, a.landing, err = p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
+		fresh, landing, err := p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
 			Key: p.flightKey(s), Do: p.refresh, Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
 		})
-		return s, err
+		if a.landing = landing; err != nil && !needed {
+			a.dormant = s
+		}
+		return fresh, err
 	}
 	if !s.TokenAlive(now) {
 		return nil, errTokenExpired
@@ -166,17 +170,31 @@ func (p *relyingParty) catchUp(h http.Header, a *authState) {
 		timer.Stop()
 		a.landing = nil // another handler of this provider does not wait again
 	}
-	latest := p.shared.refresher.Latest(p.flightKey(a.session), a.session)
-	if latest.Generation <= a.session.Generation {
-		return
+	s := a.session
+	if s == nil {
+		s = a.dormant
 	}
-	secure, _ := p.site.origins.secure(a.request)
-	name := p.site.cookies(secure).session
-	a.written = slices.DeleteFunc(a.written, func(line string) bool {
-		rest, ok := strings.CutPrefix(line, name)
-		return ok && (strings.HasPrefix(rest, "=") || len(rest) > 2 && isChunk(rest[:2]))
+	switch latest, known := p.shared.refresher.Latest(p.flightKey(s), s); {
+	case latest.Generation > s.Generation:
+		a.written = p.withoutSession(a.request, a.written)
+		p.write(h, a.request, a, latest)
+	case !known && !s.RefreshToken.Empty() && p.now().Sub(a.asked) >= session.StragglerTime:
+		// So much later, nobody knows any more whether there are newer tokens: a
+		// lost slide is cheap, and these may be spent.
+		a.written = p.withoutSession(a.request, a.written)
+	}
+}
+
+// withoutSession takes this provider's session, and what belongs to it, out of
+// Set-Cookie lines.
+func (p *relyingParty) withoutSession(r *http.Request, lines []string) []string {
+	secure, _ := p.site.origins.secure(r)
+	names := p.site.cookies(secure)
+	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
+		name, _, _ := strings.Cut(line, "=")
+		rest, ok := strings.CutPrefix(name, names.session)
+		return ok && (rest == "" || isChunk(rest)) || name == names.hint
 	})
-	p.write(h, a.request, a, latest)
 }
 
 // save keeps a session, and gives the browser what it needs to come back: if

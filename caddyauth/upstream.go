@@ -74,6 +74,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 		h.setIdentityHeaders(r) // without a session there is no identity, not even a constant one
 	}
 	err := next.ServeHTTP(rw, r)
+	if !rw.wroteHeader { // an error route answers, or net/http does
+		rw.adjust(w.Header())
+	}
 	if err != nil {
 		delete(r.Header, "Authorization")
 		for _, header := range h.identity {

@@ -94,10 +94,7 @@ func (c *Client) refusal(resp *response, sent url.Values) error {
 	var said *OAuthError
 	if doc, err := claims.Parse(resp.body, tokenNames...); err == nil {
 		if code, _ := doc.Text("error"); code != "" {
-			var secrets []string
-			for _, values := range sent {
-				secrets = append(secrets, values...)
-			}
+			secrets := c.secretsOf(sent)
 			description, _ := doc.Text("error_description")
 			said = newOAuthError(without(code, secrets), without(description, secrets))
 		}
@@ -108,13 +105,30 @@ func (c *Client) refusal(resp *response, sent url.Values) error {
 	refused := &EndpointError{
 		Status:     resp.status,
 		Silent:     len(bytes.TrimSpace(resp.body)) == 0,
-		RetryAfter: retryAfter(resp.header, c.Provider.now()),
+		RetryAfter: retryAfter(resp.status, resp.header, c.Provider.now()),
 		Err:        said,
 	}
 	if said == nil {
 		refused.Err = statusError(resp.status)
 	}
 	return refused
+}
+
+// secretFields are the fields of a token request that nobody may see.
+var secretFields = []string{"code", "code_verifier", "refresh_token", "token", "client_secret", "client_assertion"}
+
+// secretsOf are the secrets in a request, be they in its form or in the client
+// authentication.
+func (c *Client) secretsOf(form url.Values) (secrets []string) {
+	for _, name := range secretFields {
+		secrets = append(secrets, form[name]...)
+	}
+	if c.Secret != nil {
+		if secret, err := c.Secret(); err == nil {
+			secrets = append(secrets, secret.Reveal())
+		}
+	}
+	return secrets
 }
 
 // parseGrant reads a token response (RFC 6749 section 5.1). Unknown members

@@ -77,8 +77,9 @@ func grantOver(err error) error {
 const maxRetryAfter = 5 * time.Minute
 
 // retryAfter reads Retry-After, in both its forms (RFC 9110 section 10.2.3),
-// or X-RateLimit-Reset, as Auth0 sends it.
-func retryAfter(h http.Header, now time.Time) time.Duration {
+// or X-RateLimit-Reset: Auth0 sends that with every answer, but it means
+// something only with "too many requests".
+func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	var wait time.Duration
 	if text := h.Get("Retry-After"); text != "" {
 		if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
@@ -86,6 +87,8 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 		} else if at, err := http.ParseTime(text); err == nil {
 			wait = at.Sub(now)
 		}
+	} else if status != http.StatusTooManyRequests {
+		return 0
 	} else if seconds, err := strconv.ParseInt(h.Get("X-Ratelimit-Reset"), 10, 64); err == nil && seconds < maxUnixTime {
 		wait = time.Unix(seconds, 0).Sub(now)
 	}

@@ -146,10 +146,18 @@ func TestRetryAfter(t *testing.T) {
 		{http.Header{"X-Ratelimit-Reset": {"1800000009"}}, 9 * time.Second},
 		{http.Header{"X-Ratelimit-Reset": {"9223372036854775807"}}, 0},
 		{http.Header{"X-Ratelimit-Reset": {"1"}}, 0},
+		{http.Header{"X-Ratelimit-Reset": {"253402300800"}}, 0},
 	} {
-		if got := retryAfter(tc.header, now); got != tc.want {
+		if got := retryAfter(429, tc.header, now); got != tc.want {
 			t.Errorf("%v: got %s, want %s", tc.header, got, tc.want)
 		}
+	}
+}
+
+// Auth0 says with every answer when its limits are reset.
+func TestRateLimitResetIsForTooManyRequests(t *testing.T) {
+	if got := retryAfter(500, http.Header{"X-Ratelimit-Reset": {"1800000009"}}, time.Unix(1_800_000_000, 0)); got != 0 {
+		t.Errorf("with a server error: got %s", got)
 	}
 }
 

@@ -19,6 +19,7 @@ type Refresher struct {
 	mu       sync.Mutex
 	sessions map[string]*refreshed
 	order    list.List // of *refreshed, the least recently refreshed first
+	shown    list.List // of those that were presented, the first to expire first
 	size     int
 	failures int       // of all sessions, in a row
 	paused   time.Time // until when nobody is to ask the provider
@@ -33,11 +34,19 @@ type refreshed struct {
 	size      int           // in bytes
 	expires   time.Time     // when this may be forgotten
 	presented bool          // whether the browser has shown that it got latest
-	over      bool          // whether the provider has refused the refresh token…
-	overAt    uint64        // …of this generation
-	failures  int           // in a row
-	notBefore time.Time     // of the next try
-	failure   error         // the last one
+
+	trouble
+}
+
+// trouble is what went wrong with one session's refreshes of late.
+type trouble struct {
+	over      bool      // the provider has refused the refresh token…
+	overAt    uint64    // …of this generation
+	failures  int       // in a row
+	odd       int       // of them, those in a row that no trouble of the provider explains
+	tried     uint64    // the generation that failed last
+	notBefore time.Time // of the next try
+	failure   error     // the last one
 }
 
 // flight is one refresh.
@@ -72,9 +81,9 @@ const (
 	// refreshMemory bounds the outcomes that are kept, in bytes.
 	refreshMemory = 16 << 20
 
-	// stragglerTime is how long requests with the old tokens may still come
+	// StragglerTime is how long requests with the old tokens may still come
 	// once the browser has shown the new ones: those that it had sent before.
-	stragglerTime = time.Minute
+	StragglerTime = time.Minute
 
 	// overTime is how long a refused refresh token is remembered.
 	overTime = time.Hour
@@ -118,7 +127,10 @@ func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (fresh *
 	case s.TokenAlive(how.Now):
 		return s, nil, nil
 	case how.NoWait:
-		return nil, nil, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
+		if began {
+			landing = f.done
+		}
+		return nil, landing, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
 	}
 	select {
 	case <-f.done:
@@ -151,11 +163,15 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 			return e.flight, s, false, nil
 		}
 	}
-	if until := r.blocked(e); how.Now.Before(until) {
+	known := e
+	if e != nil && e.failure != nil && s.Generation > e.tried {
+		known = nil // these tokens have not failed
+	}
+	if until := r.blocked(known); how.Now.Before(until) {
 		if s.TokenAlive(how.Now) {
 			return nil, s, false, nil
 		}
-		return nil, nil, false, &BackoffError{Wait: until.Sub(how.Now), Err: e.verdict()}
+		return nil, nil, false, &BackoffError{Wait: until.Sub(how.Now), Err: known.verdict()}
 	}
 	if e == nil {
 		e = &refreshed{key: how.Key}
@@ -200,7 +216,7 @@ func (e *refreshed) verdict() error {
 	switch {
 	case e == nil || e.failure == nil:
 		return fmt.Errorf("%w: it asked not to be asked", rp.ErrUnavailable)
-	case isOver(e.failure), e.failures >= maxOddFailures && !errors.Is(e.failure, rp.ErrUnavailable):
+	case isOver(e.failure), e.odd >= maxOddFailures:
 		return fmt.Errorf("%w: %w", ErrEnded, e.failure)
 	default:
 		return e.failure
@@ -232,13 +248,13 @@ func (r *Refresher) fly(e *refreshed, f *flight, s *Session, how Refresh) {
 	e.flight = nil
 	e.expires = now.Add(how.Keep)
 	if renewed != nil { // even if its token is dead already: the refresh token is not
-		e.latest, e.presented, e.over = renewed, false, false
+		e.latest, e.over = renewed, false
 		if err = nil; !renewed.TokenAlive(now) {
 			err = fmt.Errorf("%w: the access token expired before it was here", rp.ErrUnavailable)
 		}
 	}
 	if err == nil {
-		e.failures, e.failure, e.notBefore, r.failures = 0, nil, time.Time{}, 0
+		e.trouble, r.failures = trouble{}, 0
 		f.session = renewed
 	} else {
 		r.failed(e, s, err, now)
@@ -251,6 +267,10 @@ func (r *Refresher) fly(e *refreshed, f *flight, s *Session, how Refresh) {
 func (r *Refresher) failed(e *refreshed, s *Session, err error, now time.Time) {
 	e.failure = err
 	e.failures++
+	e.tried = s.Generation
+	if e.odd++; errors.Is(err, rp.ErrUnavailable) {
+		e.odd = 0
+	}
 	e.notBefore = now.Add(min(firstBackoff<<min(e.failures-1, 10), lastBackoff))
 	if isOver(err) {
 		e.over, e.overAt, e.expires = true, s.Generation, now.Add(overTime)
@@ -306,8 +326,9 @@ func (r *Refresher) Presented(key string, generation uint64, now time.Time) {
 	if e == nil || e.presented || e.place == nil || e.latest == nil || generation < e.latest.Generation {
 		return
 	}
-	e.presented, e.expires = true, now.Add(stragglerTime)
-	r.order.MoveToFront(e.place)
+	e.presented, e.expires = true, now.Add(StragglerTime)
+	r.order.Remove(e.place)
+	e.place = r.shown.PushBack(e)
 }
 
 // queue puts an entry at the end, and forgets from the front what is over or
@@ -319,18 +340,23 @@ func (r *Refresher) queue(e *refreshed, now time.Time) {
 		e.size += 3*len(s.Claims.Raw()) + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + len(s.IDToken.Reveal())
 	}
 	r.size += e.size
-	if e.place == nil {
-		e.place = r.order.PushBack(e)
-	} else {
-		r.order.MoveToBack(e.place)
+	if e.place != nil {
+		r.order.Remove(e.place)
+		r.shown.Remove(e.place) // one of the two does nothing
 	}
-	for front := r.order.Front(); front != e.place; front = r.order.Front() {
+	e.presented, e.place = false, r.order.PushBack(e)
+	r.tidy(&r.shown, e, now)
+	r.tidy(&r.order, e, now)
+}
+
+func (r *Refresher) tidy(l *list.List, e *refreshed, now time.Time) {
+	for front := l.Front(); front != nil && front != e.place; front = l.Front() {
 		oldest := front.Value.(*refreshed)
 		switch {
 		case r.size <= refreshMemory && !now.After(oldest.expires):
 			return
 		case oldest.flight != nil: // its outcome will queue it anew
-			r.order.MoveAfter(front, e.place)
+			l.MoveToBack(front)
 			return
 		default:
 			r.forget(oldest)
@@ -341,17 +367,20 @@ func (r *Refresher) queue(e *refreshed, now time.Time) {
 func (r *Refresher) forget(e *refreshed) {
 	if e.place != nil {
 		r.order.Remove(e.place)
+		r.shown.Remove(e.place)
 	}
 	r.size -= e.size
 	delete(r.sessions, e.key)
 }
 
-// Latest returns the newest copy of a session that is known.
-func (r *Refresher) Latest(key string, s *Session) *Session {
+// Latest returns the newest copy of a session that is known. The second result
+// is false when nothing is known of its refreshes, be it that there were none,
+// or that they are long ago.
+func (r *Refresher) Latest(key string, s *Session) (latest *Session, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.sessions[key]; e != nil {
-		return e.newer(s)
+		return e.newer(s), true
 	}
-	return s
+	return s, false
 }
