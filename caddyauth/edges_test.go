@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -232,4 +233,27 @@ func TestSlowAnswersSlideNothing(t *testing.T) {
 			t.Errorf("after %s: slides %v", tc.took, slides)
 		}
 	}
+}
+
+// An answer is held back for its refresh for as long as it may, once: two
+// handlers of one provider look at it. When the refresh lands, it goes out.
+func TestAnswersAreHeldOnceAndNotForLong(t *testing.T) {
+	p := newHandler(t, inlineProvider).party
+	synctest.Test(t, func(t *testing.T) {
+		for _, lands := range []time.Duration{0, 100 * time.Millisecond, time.Hour} {
+			a, _ := p.authState(newRequest(http.MethodGet, "https://app.test/", http.Header{}))
+			landing := make(chan struct{})
+			time.AfterFunc(lands, func() { close(landing) })
+			a.due, a.landing, a.asked = true, landing, time.Now()
+			a.session = session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+			began := time.Now()
+			for range 2 {
+				p.catchUp(http.Header{}, a)
+			}
+			if took := time.Since(began); took != min(lands, deliveryTime) || len(a.written) != 0 {
+				t.Errorf("a refresh that lands after %s: held back for %s, %d cookies", lands, took, len(a.written))
+			}
+		}
+		time.Sleep(time.Hour)
+	})
 }

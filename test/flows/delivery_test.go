@@ -164,24 +164,6 @@ func TestIDPS31OneLogoutIsNotTheOthers(t *testing.T) {
 	}
 }
 
-// Two handlers of one provider on one request hold its answer back once.
-func TestAnswersAreHeldOnce(t *testing.T) {
-	w := newWorld(t)
-	w.caddy("pkce_auth {\nissuer $OP\nclient_id public\nrefresh 1h\n}\n---\npkce_auth /x*\npkce_auth\nreverse_proxy $UPSTREAM")
-	b := w.browser()
-	w.op.Misbehave(provider.Faults{TokenResponse: func(doc map[string]any) { doc["expires_in"] = 4 }, Answer: answering(func(http.ResponseWriter, *http.Request) bool {
-		time.Sleep(2 * time.Second)
-		return false
-	})})
-	b.login(w, "/")
-	time.Sleep(2300 * time.Millisecond)
-	began := time.Now()
-	b.fetch(w.site + "/x")
-	if took := time.Since(began); took > 450*time.Millisecond { // twice would be half a second, at least
-		t.Errorf("held back for %s", took)
-	}
-}
-
 // A61: a slow answer does not put the session of an older login, perhaps of
 // another account, in the place of a newer one.
 func TestA61SlowAnswerOfAnOlderLogin(t *testing.T) {
