@@ -132,7 +132,7 @@ func isOwnCookie(name string, custom []cookieNames) bool {
 		return true
 	}
 	for _, own := range custom {
-		if rest, ok := strings.CutPrefix(name, own.session); ok && (rest == "" || isChunk(rest)) {
+		if own.isSession(name) {
 			return true
 		}
 		if strings.HasPrefix(name, own.login) || name == own.failure || name == own.hint {
@@ -142,9 +142,11 @@ func isOwnCookie(name string, custom []cookieNames) bool {
 	return false
 }
 
-// isChunk reports whether the rest of a name is the number of a part.
-func isChunk(rest string) bool {
-	return len(rest) == 2 && rest[0] == '.' && '1' <= rest[1] && rest[1] <= '9'
+// isSession reports whether a cookie is the session's: the first, or one of
+// the parts that follow it.
+func (n cookieNames) isSession(name string) bool {
+	rest, ok := strings.CutPrefix(name, n.session)
+	return ok && (rest == "" || len(rest) == 2 && rest[0] == '.' && '1' <= rest[1] && rest[1] <= '9')
 }
 
 // isLoopbackHost reports whether a Host header names this machine.

@@ -229,7 +229,7 @@ type presentState struct {
 // future was planted, and counts as the oldest of all.
 func presentStates(cookies []string, names cookieNames, now time.Time) (states []presentState, sessionSize int) {
 	sealed.Names(cookies, func(name string, size int) {
-		if rest, ok := strings.CutPrefix(name, names.session); ok && (rest == "" || isChunk(rest)) {
+		if names.isSession(name) {
 			sessionSize += size
 			return
 		}
@@ -251,8 +251,7 @@ func presentStates(cookies []string, names cookieNames, now time.Time) (states [
 // session called so.
 func othersSize(cookies []string, names cookieNames) (size int) {
 	sealed.Names(cookies, func(name string, n int) {
-		rest, ok := strings.CutPrefix(name, names.session)
-		if own := ok && (rest == "" || isChunk(rest)); !own && isOwnCookie(name, []cookieNames{names}) {
+		if !names.isSession(name) && isOwnCookie(name, []cookieNames{names}) {
 			size += n
 		}
 	})

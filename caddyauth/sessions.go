@@ -192,8 +192,7 @@ func (p *relyingParty) withoutSession(r *http.Request, lines []string) []string 
 	names := p.site.cookies(secure)
 	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
 		name, _, _ := strings.Cut(line, "=")
-		rest, ok := strings.CutPrefix(name, names.session)
-		return ok && (rest == "" || isChunk(rest)) || name == names.hint
+		return names.isSession(name) || name == names.hint
 	})
 }
 
