@@ -28,7 +28,7 @@ type Refresher struct {
 // refreshed is what is known of one session's refreshes.
 type refreshed struct {
 	key       string
-	place     *list.Element // in Refresher.order; nil before the first refresh has ended
+	place     *list.Element // in Refresher.order or .shown; nil before the first refresh has ended
 	flight    *flight       // under way; nil when there is none
 	latest    *Session      // of the last that succeeded
 	size      int           // in bytes
@@ -117,19 +117,15 @@ const (
 // no good token now, but may be one later.
 func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (fresh *Session, landing <-chan struct{}, err error) {
 	f, s, began, err := r.begin(s, how)
+	if began {
+		landing = f.done
+	}
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case f == nil:
-		return s, nil, nil
-	case s.TokenAlive(how.Now) && began:
-		return s, f.done, nil
-	case s.TokenAlive(how.Now):
-		return s, nil, nil
+	case f == nil, s.TokenAlive(how.Now):
+		return s, landing, nil
 	case how.NoWait:
-		if began {
-			landing = f.done
-		}
 		return nil, landing, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
 	}
 	select {
@@ -189,9 +185,7 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 // the given one, with what the given one knows better.
 func (e *refreshed) newer(s *Session) *Session {
 	switch {
-	case e.latest == nil:
-		return s
-	case s.Generation >= e.latest.Generation:
+	case e.latest == nil, s.Generation >= e.latest.Generation:
 		return s
 	case s.Seen.After(e.latest.Seen):
 		newer := *e.latest
@@ -340,15 +334,13 @@ func (r *Refresher) queue(e *refreshed, now time.Time) {
 		e.size += 3*len(s.Claims.Raw()) + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + len(s.IDToken.Reveal())
 	}
 	r.size += e.size
-	if e.place != nil {
-		r.order.Remove(e.place)
-		r.shown.Remove(e.place) // one of the two does nothing
-	}
+	r.unlist(e)
 	e.presented, e.place = false, r.order.PushBack(e)
 	r.tidy(&r.shown, e, now)
 	r.tidy(&r.order, e, now)
 }
 
+// tidy forgets from the front of a list, but for e.
 func (r *Refresher) tidy(l *list.List, e *refreshed, now time.Time) {
 	for front := l.Front(); front != nil && front != e.place; front = l.Front() {
 		oldest := front.Value.(*refreshed)
@@ -365,12 +357,16 @@ func (r *Refresher) tidy(l *list.List, e *refreshed, now time.Time) {
 }
 
 func (r *Refresher) forget(e *refreshed) {
-	if e.place != nil {
-		r.order.Remove(e.place)
-		r.shown.Remove(e.place)
-	}
+	r.unlist(e)
 	r.size -= e.size
 	delete(r.sessions, e.key)
+}
+
+func (r *Refresher) unlist(e *refreshed) {
+	if e.place != nil {
+		r.order.Remove(e.place)
+		r.shown.Remove(e.place) // one of the two does nothing
+	}
 }
 
 // Latest returns the newest copy of a session that is known. The second result
