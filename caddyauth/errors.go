@@ -161,7 +161,7 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 	case errors.Is(f.err, rp.ErrMisconfigured):
 		hint = hints[reasonMisconfigured]
 	case errors.Is(f.err, sealed.ErrKeys):
-		hint = "make Caddy's storage readable and writable, or give a cookie_secret"
+		hint = howToMendKeys
 	}
 	if hint != "" {
 		fields = append(fields, zap.String("hint", hint))

@@ -68,6 +68,9 @@ const (
 	keyMargin = 10 * time.Minute
 )
 
+// howToMendKeys is what helps whenever keys cannot be had.
+const howToMendKeys = "make Caddy's storage readable and writable, or give a cookie_secret"
+
 // storedKey is a key as it stands in the storage.
 type storedKey struct {
 	Secret  []byte    `json:"secret"` // 32 random bytes
@@ -106,6 +109,8 @@ func (k *storedKeys) Reload() (*sealed.Keyring, error) {
 	return keyring, nil
 }
 
+var errStorageHangs = fmt.Errorf("%w: Caddy's storage does not answer", sealed.ErrKeys)
+
 // await waits for a look at the storage, but not for one that hangs: not every
 // storage heeds its context.
 func await(flight <-chan struct{}) {
@@ -124,7 +129,7 @@ func (k *storedKeys) lastFailure() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.failure == nil && k.current.Load() == nil {
-		return fmt.Errorf("%w: Caddy's storage does not answer", sealed.ErrKeys)
+		return errStorageHangs
 	}
 	return k.failure
 }
@@ -141,7 +146,11 @@ func (k *storedKeys) look(every time.Duration) (flight <-chan struct{}, silence 
 		go k.update(k.flight)
 	}
 	if k.flight != nil && now.Sub(k.looked) >= keyPatience { // it hangs: nobody waits for it any more
-		k.failure = fmt.Errorf("%w: Caddy's storage does not answer", sealed.ErrKeys)
+		if !errors.Is(k.failure, errStorageHangs) {
+			k.failure = errStorageHangs
+			k.logger.Error("Caddy's storage, where the key that seals sessions is, does not answer",
+				zap.String("path", k.path), zap.Bool("older_keys_in_use", k.current.Load() != nil), zap.String("hint", howToMendKeys))
+		}
 		return nil, now.Sub(k.read)
 	}
 	return k.flight, now.Sub(k.read)
@@ -157,7 +166,7 @@ func (k *storedKeys) update(done chan struct{}) {
 	if err != nil {
 		err = fmt.Errorf("%w: %s in Caddy's storage: %w", sealed.ErrKeys, k.path, err)
 		k.logger.Error("the key that seals sessions cannot be had from Caddy's storage", zap.Error(err),
-			zap.Bool("older_keys_in_use", k.current.Load() != nil), zap.String("hint", "make the storage readable and writable, or give a cookie_secret"))
+			zap.Bool("older_keys_in_use", k.current.Load() != nil), zap.String("hint", howToMendKeys))
 	} else {
 		k.current.Store(keyring)
 		k.known.Store(keyring)
@@ -184,7 +193,8 @@ func (k *storedKeys) load(ctx context.Context) (*sealed.Keyring, error) {
 		case len(keys) == 0:
 			return nil, err
 		default: // the old ones do as well
-			k.logger.Error("a new key that seals sessions cannot be made in Caddy's storage; the old one serves on", zap.Error(err), zap.String("path", k.path))
+			k.logger.Error("a new key that seals sessions cannot be made in Caddy's storage; the old one serves on",
+				zap.Error(err), zap.String("path", k.path), zap.String("hint", howToMendKeys))
 		}
 	}
 	return k.ring(keys)

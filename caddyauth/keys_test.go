@@ -89,6 +89,13 @@ func sealNow(t *testing.T, box *sealed.Box) string {
 	return text
 }
 
+// sealElsewhere gives a value whose key nobody here knows.
+func sealElsewhere(t *testing.T) string {
+	t.Helper()
+	_, foreign := newFakeStorage().replica(zap.NewNop())
+	return sealNow(t, foreign)
+}
+
 // The first use makes the key, and all who use the storage get the same:
 // however many begin at once.
 func TestKeysAreMadeOnce(t *testing.T) {
@@ -196,8 +203,7 @@ func TestForgedKeyIDsAreCheap(t *testing.T) {
 		storage := newFakeStorage()
 		_, box := storage.replica(zap.NewNop())
 		sealNow(t, box)
-		_, foreign := newFakeStorage().replica(zap.NewNop())
-		forged := sealNow(t, foreign)
+		forged := sealElsewhere(t)
 		before := storage.loads.Load()
 		for range 1000 {
 			if _, err := box.Open(forged); !errors.Is(err, sealed.ErrOpen) {
@@ -322,8 +328,7 @@ func TestUnknownKeyWithoutStorage(t *testing.T) {
 		storage := newFakeStorage()
 		_, box := storage.replica(zap.NewNop())
 		sealNow(t, box)
-		_, foreign := newFakeStorage().replica(zap.NewNop())
-		text := sealNow(t, foreign)
+		text := sealElsewhere(t)
 		storage.refuse(errors.New("disk on fire"))
 		time.Sleep(time.Minute)
 		if _, err := box.Open(text); !errors.Is(err, sealed.ErrOpen) {
@@ -343,8 +348,7 @@ func TestKeysInAStorageThatHangs(t *testing.T) {
 		storage := newFakeStorage()
 		_, box := storage.replica(zap.NewNop())
 		sealNow(t, box)
-		_, foreign := newFakeStorage().replica(zap.NewNop())
-		text := sealNow(t, foreign)
+		text := sealElsewhere(t)
 		storage.delay = time.Hour
 		time.Sleep(time.Minute)
 		began := time.Now()
@@ -389,11 +393,11 @@ func FuzzStoredKeys(f *testing.F) {
 // know cannot be told.
 func TestKeysInAStorageThatHangsForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.ErrorLevel)
 		storage := newFakeStorage()
-		_, box := storage.replica(zap.NewNop())
+		_, box := storage.replica(zap.New(core))
 		text := sealNow(t, box)
-		_, foreign := newFakeStorage().replica(zap.NewNop())
-		unknown := sealNow(t, foreign)
+		unknown := sealElsewhere(t)
 		storage.delay = 24 * time.Hour
 		time.Sleep(11 * time.Minute)
 		_, _ = box.Open(text) // begins the look that hangs
@@ -406,6 +410,9 @@ func TestKeysInAStorageThatHangsForLong(t *testing.T) {
 		}
 		if _, err := box.Open(unknown); !errors.Is(err, sealed.ErrKeys) {
 			t.Errorf("an unknown key, two hours after the last look: %v", err)
+		}
+		if lines := logs.All(); len(lines) != 1 || !strings.Contains(lines[0].Message, "does not answer") || lines[0].ContextMap()["hint"] != howToMendKeys {
+			t.Errorf("logged: %v", lines)
 		}
 		time.Sleep(48 * time.Hour)
 	})
