@@ -50,7 +50,7 @@ func TestA57QuotesInEveryForm(t *testing.T) {
 		`{"error":"invalid_grant","error_description":"not ` + url.QueryEscape(token) + `"}`,
 		`{"error":"bad ` + token + `"}`,
 	} {
-		err := c.refusal(&response{status: 400, body: []byte(body)}, url.Values{"refresh_token": {token}})
+		_, err := c.grant(&response{status: 400, body: []byte(body)}, url.Values{"refresh_token": {token}}, time.Now())
 		if err == nil || strings.Contains(err.Error(), token) || strings.Contains(err.Error(), url.QueryEscape(token)) {
 			t.Errorf("%s: got %v", body, err)
 		}

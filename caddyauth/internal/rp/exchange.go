@@ -61,10 +61,19 @@ func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.refusal(resp, form); err != nil {
+	return c.grant(resp, form, sent)
+}
+
+// grant reads the answer to a token request, which was sent at that time.
+func (c *Client) grant(resp *response, form url.Values, sent time.Time) (*Grant, error) {
+	doc, malformed := claims.Parse(resp.body, tokenNames...)
+	if err := c.refusal(resp, doc, form); err != nil {
 		return nil, err
 	}
-	return parseGrant(resp.body, sent)
+	if malformed != nil {
+		return nil, fmt.Errorf("%w: token response: %w", ErrInvalid, malformed)
+	}
+	return readGrant(doc, sent)
 }
 
 // post sends a form to an endpoint where we must prove who we are.
@@ -89,15 +98,14 @@ func (c *Client) post(ctx context.Context, m *Metadata, endpoint string, form ur
 // refusal reads an answer that is not what was asked for; nil if it may be.
 // Nothing of it is kept but error and error_description, without the secrets
 // that were sent, and when to come again: the body may hold anything (F10).
-// Some say that they refuse with status 200.
-func (c *Client) refusal(resp *response, sent url.Values) error {
+// Some say that they refuse with status 200. A body that is malformed is an
+// empty document.
+func (c *Client) refusal(resp *response, doc claims.Set, sent url.Values) error {
 	var said *OAuthError
-	if doc, err := claims.Parse(resp.body, tokenNames...); err == nil {
-		if code, _ := doc.Text("error"); code != "" {
-			secrets := c.secretsOf(sent)
-			description, _ := doc.Text("error_description")
-			said = newOAuthError(without(code, secrets), without(description, secrets))
-		}
+	if code, _ := doc.Text("error"); code != "" {
+		secrets := c.secretsOf(sent)
+		description, _ := doc.Text("error_description")
+		said = newOAuthError(without(code, secrets), without(description, secrets))
 	}
 	if said == nil && resp.status == http.StatusOK {
 		return nil
@@ -131,13 +139,9 @@ func (c *Client) secretsOf(form url.Values) (secrets []string) {
 	return secrets
 }
 
-// parseGrant reads a token response (RFC 6749 section 5.1). Unknown members
+// readGrant reads a token response (RFC 6749 section 5.1). Unknown members
 // are ignored; known ones must be what the RFC says (F05, F11).
-func parseGrant(body []byte, sent time.Time) (*Grant, error) {
-	doc, err := claims.Parse(body, tokenNames...)
-	if err != nil {
-		return nil, fmt.Errorf("%w: token response: %w", ErrInvalid, err)
-	}
+func readGrant(doc claims.Set, sent time.Time) (*Grant, error) {
 	fail := func(member string, err error) error {
 		return fmt.Errorf("%w: token response: %s: %w", ErrInvalid, member, err)
 	}

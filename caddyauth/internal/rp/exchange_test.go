@@ -250,6 +250,7 @@ func TestF05F11TokenResponses(t *testing.T) {
 		{"M60 a line break in the access token", `{"access_token":"a\r\nX: y","token_type":"Bearer"}`, 0},
 		{"M60 a space in the access token", `{"access_token":"a b","token_type":"Bearer"}`, 0},
 		{"M60 a NUL in the refresh token", `{"access_token":"a","refresh_token":"\u0000","token_type":"Bearer"}`, 0},
+		{"M53 an error with status 200", `{"error":"invalid_grant","access_token":"a","token_type":"Bearer"}`, 0},
 		{"M54 a form", `access_token=a&token_type=Bearer`, 0},
 		{"M54 an array", `[]`, 0},
 		{"M54 null", `null`, 0},

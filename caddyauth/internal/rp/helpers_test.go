@@ -71,3 +71,9 @@ func standardLog(t *testing.T) (read func() string) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// parseGrant reads the body of a token response with status 200.
+func parseGrant(body []byte, sent time.Time) (*Grant, error) {
+	c := &Client{Provider: &Provider{now: time.Now}}
+	return c.grant(&response{status: http.StatusOK, body: body}, nil, sent)
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 )
 
 // LogoutStyle is how a logout goes on at the provider.
@@ -98,7 +100,8 @@ func (c *Client) Revoke(ctx context.Context, m *Metadata, refreshToken Secret) e
 	form := url.Values{"token": {refreshToken.Reveal()}, "token_type_hint": {"refresh_token"}}
 	resp, err := c.post(ctx, m, m.RevocationEndpoint, form)
 	if err == nil {
-		err = c.refusal(resp, form)
+		doc, _ := claims.Parse(resp.body, tokenNames...) // a success may have any body, or none
+		err = c.refusal(resp, doc, form)
 	}
 	if err != nil {
 		return fmt.Errorf("revoking the refresh token: %w", err)
