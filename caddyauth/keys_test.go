@@ -417,3 +417,22 @@ func TestKeysInAStorageThatHangsForLong(t *testing.T) {
 		time.Sleep(48 * time.Hour)
 	})
 }
+
+// A key is kept as long as anything lasts that it sealed: from when its
+// successor began to seal, not from when that was made.
+func TestKeysThatAreNeeded(t *testing.T) {
+	now := time.Now()
+	const lifetime = 90 * 24 * time.Hour
+	k := &storedKeys{lifetime: lifetime, now: func() time.Time { return now }}
+	for since, want := range map[time.Duration]int{
+		keyRotation:                             3,
+		lifetime:                                3,
+		lifetime + keyPublication + time.Minute: 3,
+		lifetime + keyPublication + keyMargin + time.Minute: 2,
+	} {
+		keys := []storedKey{{Created: now}, {Created: now.Add(-since)}, {Created: now.Add(-since - keyRotation)}}
+		if got := len(k.needed(keys)); got != want {
+			t.Errorf("replaced %s ago: %d keys are kept, want %d", since, got, want)
+		}
+	}
+}

@@ -4,10 +4,13 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net/url"
 	"path"
 	"strings"
 	"testing"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 )
 
 // Decisions, by every combination of what they depend on: promise 1 in small.
@@ -214,4 +217,32 @@ func FuzzHeaderValue(f *testing.F) {
 			t.Fatalf("accepted %q", value)
 		}
 	})
+}
+
+// A54: what a link adds to a login is bounded, and holds no control character.
+func TestA54LoginParamBounds(t *testing.T) {
+	h := newHandler(t, inlineProvider)
+	for value, ok := range map[string]bool{
+		"alice@example.com": true, strings.Repeat("x", maxLoginParam): true, strings.Repeat("x", maxLoginParam+1): false,
+		"a\nb": false, "a\x7fb": false, "": false,
+	} {
+		if got := h.party.loginParams(url.Values{"login_hint": {value}, "scope": {"x"}}); (len(got) == 1) != ok {
+			t.Errorf("%.20q: got %v", value, got)
+		}
+	}
+}
+
+// Only what says "I must show something" begins a silent login anew.
+func TestWantsInteraction(t *testing.T) {
+	for code, want := range map[string]bool{
+		"login_required": true, "consent_required": true, "interaction_required": true, "account_selection_required": true,
+		"access_denied": false, "server_error": false,
+	} {
+		if got := wantsInteraction(fmt.Errorf("x: %w", &rp.OAuthError{Code: code})); got != want {
+			t.Errorf("%s: %v", code, got)
+		}
+	}
+	if wantsInteraction(rp.ErrUnavailable) {
+		t.Error("trouble is no wish")
+	}
 }

@@ -67,3 +67,19 @@ func (u *upstream) last(t testing.TB) *http.Request {
 	}
 	return u.requests[len(u.requests)-1]
 }
+
+// holds has the upstream answer one path only when release is closed; held is
+// closed when the request is there.
+func (u *upstream) holds(path string) (held, release chan struct{}) {
+	held, release = make(chan struct{}), make(chan struct{})
+	u.answers(func(w http.ResponseWriter, r *http.Request) {
+		answer := "ok"
+		if r.URL.Path == path {
+			close(held)
+			<-release
+			answer = "late"
+		}
+		_, _ = io.WriteString(w, answer)
+	})
+	return held, release
+}

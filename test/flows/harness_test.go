@@ -59,6 +59,18 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 	return w
 }
 
+// bobsProvider starts a provider beside that of the world, where bob is logged
+// in.
+func bobsProvider(t testing.TB) *provider.Provider {
+	t.Helper()
+	op, err := provider.Start(provider.Config{Login: "bob", Users: map[string]map[string]any{"bob": {}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = op.Close() })
+	return op
+}
+
 // keptItsSecrets is promise 2, checked after every test at debug level (A57,
 // IDPS 14): no token, code, verifier, state, secret or cookie value stands in
 // the log.

@@ -166,13 +166,8 @@ func TestIDPS31AnswersUnderWay(t *testing.T) {
 	b := w.browser()
 	w.op.Misbehave(provider.Faults{TokenResponse: shortLived})
 	b.login(w, "/")
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second))) // the token is over, and the session due for renewal
-	held, release := make(chan struct{}), make(chan struct{})
-	w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		close(held)
-		<-release
-		_, _ = rw.Write([]byte("late"))
-	})
+	outliveShortLived() // the token is over, and the session due for renewal
+	held, release := w.upstream.holds("/x")
 	answers := make(chan answer)
 	cookies := b.cookieHeader(w)
 	go func() { answers <- w.present(cookies) }()
@@ -247,11 +242,7 @@ func TestLogoutHint(t *testing.T) {
 // Two providers on one site: each logs out its own session, at its own
 // provider.
 func TestLogoutOfTwoProviders(t *testing.T) {
-	second, err := provider.Start(provider.Config{Login: "bob", Users: map[string]map[string]any{"bob": {}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = second.Close() })
+	second := bobsProvider(t)
 	w := newWorld(t)
 	w.caddy(`
 		pkce_auth {
@@ -306,5 +297,170 @@ func TestR42LogoutByPicturesAndOldBrowsers(t *testing.T) {
 	a := b.do(http.MethodPost, w.site+"/oauth2/logout", http.Header{"Accept": {"text/html"}, "Origin": {w.site}}, "")
 	if a.StatusCode != http.StatusSeeOther {
 		t.Errorf("its form: got status %d", a.StatusCode)
+	}
+}
+
+// revokes are the tokens that the provider was asked to revoke.
+func (w *world) revokes() (tokens []string) {
+	for _, r := range w.op.Requests("revoke") {
+		tokens = append(tokens, r.Form.Get("token"))
+	}
+	return tokens
+}
+
+// IDPS 31: a refresh under way when the user logs out revokes what it got; a
+// logout with an old cookie revokes the newest token, and gives the newest ID
+// token as a hint.
+func TestIDPS31RevokesTheNewest(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	held, release := make(chan struct{}), make(chan struct{})
+	w.expired(b, provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"token": func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.PostForm.Get("grant_type") == "refresh_token" {
+				close(held)
+				<-release
+			}
+			return false
+		},
+		"revoke": func(http.ResponseWriter, *http.Request) bool { return true }, // it does nothing
+	}})
+	cookies := b.cookieHeader(w)
+	answers := make(chan answer)
+	go func() { answers <- w.present(cookies) }()
+	<-held
+	b.logout(w)
+	close(release)
+	<-answers
+	w.eventually("what the refresh got is revoked", func() bool {
+		tokens := w.refreshTokens()
+		return len(tokens) == 2 && slices.Contains(w.revokes(), tokens[1])
+	})
+
+	w.op.Misbehave(provider.Faults{})
+	other := w.browser()
+	w.expired(other, provider.Faults{})
+	w.present(other.cookieHeader(w)) // refreshed; the browser does not get it
+	q := query(t, other.logout(w).location(t))
+	var idTokens []string
+	for _, s := range w.op.Issued() {
+		if strings.Count(s, ".") == 2 && strings.HasPrefix(s, "eyJ") {
+			idTokens = append(idTokens, s)
+		}
+	}
+	if q.Get("id_token_hint") != idTokens[len(idTokens)-1] {
+		t.Error("the hint is not the newest ID token")
+	}
+	tokens := w.refreshTokens()
+	w.eventually("the newest is revoked", func() bool { return slices.Contains(w.revokes(), tokens[len(tokens)-1]) })
+}
+
+// Where the logout is local, the ID token is not kept for it.
+func TestLocalLogoutKeepsNoHint(t *testing.T) {
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nlogout local\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	b.login(w, "/")
+	if got := len(b.cookies(w.site + "/oauth2/logout")); got != 1 {
+		t.Errorf("%d cookies go to the logout", got)
+	}
+}
+
+// R42: neither does a frame on the site log anybody out.
+func TestR42LogoutInAFrame(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	b.login(w, "/")
+	for _, dest := range []string{"iframe", "frame", "embed", "object", "script", "style", "image"} {
+		b.do(http.MethodGet, w.site+"/oauth2/logout", with(navigation, "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Dest", dest), "")
+		if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+			t.Fatalf("%s: status %d", dest, a.StatusCode)
+		}
+	}
+}
+
+// IDPS 31: the answer of an error route brings no session back either.
+func TestIDPS31ErrorAnswerAfterLogout(t *testing.T) {
+	w := newWorld(t)
+	load := w.reloads()
+	load("session {\nidle 10s\n}")
+	b := w.browser()
+	b.login(w, "/")
+	time.Sleep(1200 * time.Millisecond)
+	held, release := make(chan struct{}), make(chan struct{})
+	w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
+		close(held)
+		<-release
+		conn, _, _ := http.NewResponseController(rw).Hijack()
+		_ = conn.Close() // 502
+	})
+	answers := make(chan answer)
+	go func() { answers <- b.fetch(w.site + "/slow") }()
+	<-held
+	other := &browser{t: t, jar: b.jar}
+	other.logout(w)
+	close(release)
+	a := <-answers
+	if len(a.Cookies()) != 0 {
+		t.Errorf("status %d sets %d cookies after the logout", a.StatusCode, len(a.Cookies()))
+	}
+	w.upstream.answers(nil)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	load("session {\nidle 10s\n}")
+	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusUnauthorized {
+		t.Errorf("after logout and a restart: got status %d", a.StatusCode)
+	}
+}
+
+// IDPS 31: one provider's session ends while an answer is under way; the
+// other's new tokens are in it all the same.
+func TestIDPS31OneLogoutIsNotTheOthers(t *testing.T) {
+	second := bobsProvider(t)
+	w := newWorld(t)
+	w.caddy(`
+		pkce_auth {
+			issuer $OP
+			client_id public
+		}
+		pkce_auth two {
+			issuer ` + second.URL + `
+			client_id public
+		}
+		---
+		route {
+		pkce_auth /both* two
+		pkce_auth
+		reverse_proxy $UPSTREAM
+		}
+	`)
+	b := w.browser()
+	w.op.Misbehave(provider.Faults{TokenResponse: shortLived})
+	b.open(w.site + "/oauth2/two/login?return_to=/y") // where the default one logs in, too
+	outliveShortLived()
+	held, release := w.upstream.holds("/both")
+	answers := make(chan answer)
+	go func() { answers <- b.fetch(w.site + "/both") }()
+	select {
+	case <-held:
+	case a := <-answers:
+		t.Fatalf("status %d %s", a.StatusCode, a.body)
+	}
+	other := &browser{t: t, jar: b.jar}
+	other.do(http.MethodPost, w.site+"/oauth2/two/logout", with(navigation, "Sec-Fetch-Site", "same-origin"), "")
+	n := len(w.refreshes())
+	close(release)
+	a := <-answers
+	got := 0
+	for _, c := range a.Cookies() {
+		if strings.HasSuffix(c.Name, "pkce_auth") && c.Value != "" {
+			got++
+		}
+	}
+	if n != 1 || got != 1 {
+		t.Errorf("%d refreshes; status %d, %s; the answer sets %v", n, a.StatusCode, a.body, a.Header["Set-Cookie"])
 	}
 }

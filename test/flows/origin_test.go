@@ -166,3 +166,36 @@ func TestF15Forwarded(t *testing.T) {
 		}
 	}
 }
+
+// A79: over HTTPS every cookie of ours is Secure; over plain http, but for
+// loopback, none is set at all.
+func TestA79CookiesAreSecure(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS("pkce_auth $OP public\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	a := b.visit(w.site + "/page")
+	for range 10 {
+		for _, line := range a.Header["Set-Cookie"] {
+			if !strings.Contains(line, "; Secure") || !strings.Contains(line, "; HttpOnly") {
+				t.Errorf("got %s", line)
+			}
+		}
+		location := a.location(t)
+		if location == "" {
+			break
+		}
+		a = b.visit(location)
+	}
+	for _, line := range b.logout(w).Header["Set-Cookie"] {
+		if !strings.Contains(line, "; Secure") {
+			t.Errorf("at the logout: %s", line)
+		}
+	}
+	if err := w.load("http://app.test:0", basic); err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(listenAddress(t), ":")
+	if a := b.visit("http://app.test:" + port + "/page"); a.StatusCode != http.StatusMisdirectedRequest || a.Header["Set-Cookie"] != nil {
+		t.Errorf("over plain http: status %d, %v", a.StatusCode, a.Header["Set-Cookie"])
+	}
+}

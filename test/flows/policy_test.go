@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
 
 // with gives headers with some more.
@@ -499,11 +497,7 @@ func TestK5RewrittenQuery(t *testing.T) {
 // Handlers of two providers in turn: what placeholders say is always the
 // business of the one that ran last, also when it runs again.
 func TestPlaceholdersAreOfTheHandlerThatRan(t *testing.T) {
-	other, err := provider.Start(provider.Config{Login: "bob", Users: map[string]map[string]any{"bob": {}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = other.Close() }()
+	other := bobsProvider(t)
 	w := newWorld(t)
 	w.caddy(`
 		pkce_auth one {

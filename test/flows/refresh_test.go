@@ -18,13 +18,18 @@ import (
 // a whole one, and refreshed ones for an hour.
 func shortLived(doc map[string]any) { doc["expires_in"] = 2 }
 
+// outliveShortLived waits until such a token is over. Its lifetime is real.
+func outliveShortLived() {
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second)))
+}
+
 // expired logs in, and waits until the access token is over.
 func (w *world) expired(b *browser, faults provider.Faults) {
 	w.t.Helper()
 	faults.TokenResponse = shortLived
 	w.op.Misbehave(faults)
 	b.login(w, "/")
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second))) // nothing happens at its end
+	outliveShortLived() // nothing happens at its end
 }
 
 // refreshes are the refresh requests that the provider got.
@@ -412,90 +417,6 @@ func TestM107A81LostRefreshAnswer(t *testing.T) {
 	b.login(w, "/again")
 }
 
-// Promise 3: what a refresh brought reaches the browser with the answer to the
-// very request that began it, be the upstream slow or not; so a restart, or a
-// replica that knows nothing of it, loses no session.
-func TestPromise3RefreshedTokensAreDelivered(t *testing.T) {
-	for name, upstream := range map[string]time.Duration{"fast upstream": 0, "slow upstream": 600 * time.Millisecond} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			load := w.reloads()
-			load("refresh 1h")
-			b := w.browser()
-			delay := 100 * time.Millisecond
-			if upstream > 0 {
-				delay = 400 * time.Millisecond // longer than an answer is held back
-			}
-			w.op.Misbehave(provider.Faults{
-				TokenResponse: func(doc map[string]any) { doc["expires_in"] = 4 },
-				Answer: answering(func(http.ResponseWriter, *http.Request) bool {
-					time.Sleep(delay)
-					return false
-				}),
-			})
-			b.login(w, "/")
-			w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
-				time.Sleep(upstream)
-				_, _ = rw.Write([]byte("ok"))
-			})
-			first := w.upstream.last(t).Header.Get("Authorization")
-			w.eventually("a refresh", func() bool { b.fetch(w.site + "/x"); return len(w.refreshes()) == 1 })
-			if got := w.upstream.last(t).Header.Get("Authorization"); got != first {
-				t.Error("the request waited for its refresh")
-			}
-			if err := stop(); err != nil {
-				t.Fatal(err)
-			}
-			w.op.Misbehave(provider.Faults{})
-			load("refresh 1h")
-			for range 3 {
-				if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
-					t.Errorf("after a restart: got status %d", a.StatusCode)
-				}
-			}
-			if got := w.upstream.last(t).Header.Get("Authorization"); got == first || len(w.refreshes()) != 1 {
-				t.Errorf("after a restart the old token is in use, after %d refreshes", len(w.refreshes()))
-			}
-		})
-	}
-}
-
-// A slow answer that was to slide the session does not put older tokens back
-// where newer ones are.
-func TestSlowAnswersBringNoOldTokensBack(t *testing.T) {
-	w := newWorld(t)
-	load := w.reloads()
-	load("session {\nidle 10s\n}")
-	w.op.Misbehave(provider.Faults{TokenResponse: func(doc map[string]any) { doc["expires_in"] = 4 }})
-	b := w.browser()
-	b.login(w, "/")
-	time.Sleep(1200 * time.Millisecond) // it slides from now on
-	held, release := make(chan struct{}), make(chan struct{})
-	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			close(held)
-			<-release
-		}
-		_, _ = rw.Write([]byte("ok"))
-	})
-	answers := make(chan answer)
-	go func() { answers <- b.fetch(w.site + "/slow") }()
-	<-held
-	other := &browser{t: t, jar: b.jar}
-	w.eventually("a refresh", func() bool { other.fetch(w.site + "/x"); return len(w.refreshes()) == 1 })
-	other.fetch(w.site + "/x")
-	close(release)
-	<-answers
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	load("session {\nidle 10s\n}")
-	time.Sleep(2500 * time.Millisecond) // the first token is over
-	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK || len(w.refreshes()) != 1 {
-		t.Errorf("got status %d after %d refreshes", a.StatusCode, len(w.refreshes()))
-	}
-}
-
 // M31, M105: the provider's keys are gone just when a refreshed ID token comes:
 // it is not used, and the refresh token beside it is not lost.
 func TestM31M105RefreshWithoutKeys(t *testing.T) {
@@ -542,7 +463,7 @@ func TestPromise1TroubleIsNotAnonymity(t *testing.T) {
 			b := w.browser()
 			w.op.Misbehave(provider.Faults{TokenResponse: shortLived, Answer: answering(answer)})
 			b.open(w.site + "/oauth2/login?return_to=/in")
-			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second)))
+			outliveShortLived()
 			before := w.upstream.count()
 			if a := b.fetch(w.site + "/x"); a.StatusCode < 500 || w.upstream.count() != before {
 				t.Errorf("got status %d, and %d requests reached the upstream", a.StatusCode, w.upstream.count()-before)
@@ -569,4 +490,35 @@ func TestBypassDoesNotWait(t *testing.T) {
 		b.fetch(w.site + "/static/x")
 		return w.upstream.last(t).Header.Get("Authorization") != ""
 	})
+}
+
+// refreshTokens are those that the provider issued, the newest last.
+func (w *world) refreshTokens() []string {
+	return slices.DeleteFunc(slices.Clone(w.op.Issued()), func(s string) bool { return !strings.HasPrefix(s, "refresh-") })
+}
+
+// IDPS 28: what came with an ID token that must not be used is revoked.
+func TestIDPS28RejectedRefreshIsRevoked(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	w.expired(b, provider.Faults{RefreshedIDToken: func(claims map[string]any) { claims["sub"] = "mallory" }})
+	b.fetch(w.site + "/x")
+	w.eventually("the new refresh token is revoked", func() bool {
+		tokens := w.refreshTokens()
+		return slices.Contains(w.revokes(), tokens[len(tokens)-1])
+	})
+}
+
+// M106: the login's own nonce in a refreshed ID token is right.
+func TestM106RefreshedNonceOfTheLogin(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	w.expired(b, provider.Faults{RefreshedIDToken: func(claims map[string]any) {
+		claims["nonce"] = w.op.Requests("authorize")[0].Form.Get("nonce")
+	}})
+	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+		t.Errorf("got status %d", a.StatusCode)
+	}
 }

@@ -249,3 +249,69 @@ func FuzzCallbackQuery(f *testing.F) {
 		}
 	})
 }
+
+// A54: what shapes the tokens cannot come from a link, whoever configures it.
+func TestA54LoginParams(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"login_hint": true, "connection": true, "organization": true, "max_age": true, "acr_values": true, "prompt": true,
+		"scope": false, "audience": false, "resource": false, "response_mode": false, "state": false, "redirect_uri": false, "request": false, "": false,
+	} {
+		if err := CheckLoginParam(name); (err == nil) != ok {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// IDPS 08: offline_access is asked for exactly where refreshing is wanted and
+// the provider advertises it; scopes that are written stay as they are.
+func TestIDPS08OfflineAccess(t *testing.T) {
+	for _, tc := range []struct {
+		asked      Authorization
+		advertised bool
+		want       string
+	}{
+		{Authorization{Scopes: []string{"openid"}, OfflineAccess: true}, true, "openid offline_access"},
+		{Authorization{Scopes: []string{"openid"}, OfflineAccess: true}, false, "openid"},
+		{Authorization{Scopes: []string{"openid"}}, true, "openid"},
+		{Authorization{Scopes: []string{"openid", "x"}, OfflineAccess: true, ScopesAsWritten: true}, true, "openid x"},
+		{Authorization{Scopes: []string{"offline_access", "x"}, OfflineAccess: true, ScopesAsWritten: true}, false, "offline_access x"},
+	} {
+		if got := tc.asked.scope(&Metadata{OfflineAccess: tc.advertised}); got != tc.want {
+			t.Errorf("%+v, advertised %v: got %q, want %q", tc.asked, tc.advertised, got, tc.want)
+		}
+	}
+}
+
+// IDPS 16: what an operator may let a link add, and what not.
+func TestIDPS16A54LoginParams(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"login_hint": true, "prompt": true, "ui_locales": true, "screen_hint": true, "invitation": true, "connection_scope": true, "ext-x": true,
+		"connection": true, "organization": true, "max_age": true, "acr_values": true,
+		"scope": false, "audience": false, "resource": false, "response_mode": false, "response_type": false, "client_id": false, "redirect_uri": false,
+		"state": false, "nonce": false, "code_challenge": false, "code_challenge_method": false, "request": false, "request_uri": false, "": false,
+	} {
+		if err := CheckLoginParam(name); (err == nil) != ok {
+			t.Errorf("%q: got %v", name, err)
+		}
+	}
+	c := &Client{ClientID: "id", Authorization: Authorization{
+		Scopes: []string{"openid"}, Connection: "github", Organizations: []string{"org_1", "org_2"}, MaxAge: 90 * 1e9, ACRValues: []string{"a", "b"},
+	}}
+	m := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/authorize"}}
+	text, err := c.AuthorizationURL(m, AuthRequest{Transaction: NewTransaction()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q := mustQuery(t, text); q.Get("connection") != "github" || q.Get("organization") != "org_1" || q.Get("max_age") != "90" || q.Get("acr_values") != "a b" {
+		t.Errorf("got %v", q)
+	}
+	text, err = c.AuthorizationURL(m, AuthRequest{Transaction: NewTransaction(), Extra: []Param{{"connection", "google"}, {"organization", "org_2"}, {"max_age", "0"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"connection": "google", "organization": "org_2", "max_age": "0", "acr_values": "a b"} {
+		if got := mustQuery(t, text)[name]; len(got) != 1 || got[0] != want {
+			t.Errorf("for one login, %s: got %q, want %q", name, got, want)
+		}
+	}
+}

@@ -313,3 +313,14 @@ func FuzzTokenResponse(f *testing.F) {
 		}
 	})
 }
+
+// Our idea of a token's end is not later than the date in the token itself,
+// which is cut to whole seconds.
+func TestTokenExpiryIsNotLate(t *testing.T) {
+	for _, sent := range []time.Time{time.Unix(1_800_000_000, 0), time.Unix(1_800_000_000, 999_999_999)} {
+		grant, err := parseGrant([]byte(`{"access_token":"x","token_type":"Bearer","expires_in":3}`), sent)
+		if err != nil || grant.Expiry.After(time.Unix(sent.Unix()+3, 0)) || grant.Expiry.Before(sent.Add(2*time.Second)) {
+			t.Errorf("sent at %s: good until %s, %v", sent, grant.Expiry, err)
+		}
+	}
+}

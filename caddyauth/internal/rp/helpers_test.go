@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"testing"
@@ -76,4 +77,13 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 func parseGrant(body []byte, sent time.Time) (*Grant, error) {
 	c := &Client{Provider: &Provider{now: time.Now}}
 	return c.grant(&response{status: http.StatusOK, body: body}, nil, sent)
+}
+
+func mustQuery(t *testing.T, text string) url.Values {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query()
 }

@@ -1,10 +1,12 @@
 package rp
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,6 +216,49 @@ func FuzzJWKS(f *testing.F) {
 			if !keys[i].IsPublic() || !usable(&keys[i]) {
 				t.Fatalf("accepted %T", keys[i].Key)
 			}
+		}
+	})
+}
+
+// M31: whatever the reason why the keys cannot be had, the error says that
+// nothing is known of the signature.
+func TestM31NoKeys(t *testing.T) {
+	verify := func(ctx context.Context, b *bench) error {
+		_, err := b.client.VerifyIDToken(ctx, metadata(t, b.client), NewSecret(b.op.Sign(nil, b.claims(nil))), Expected{Nonce: NewSecret("the-nonce")})
+		return err
+	}
+	t.Run("404", func(t *testing.T) {
+		b := newBench(t)
+		b.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"keys": provider.Status(404, "text/html", "x")}})
+		if err := verify(t.Context(), b); !errors.Is(err, ErrNoKeys) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("too slow", func(t *testing.T) {
+		b := newBench(t)
+		metadata(t, b.client)
+		release := make(chan struct{})
+		defer close(release)
+		b.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"keys": func(http.ResponseWriter, *http.Request) bool {
+			<-release
+			return false
+		}}})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := verify(ctx, b); !errors.Is(err, ErrNoKeys) || !errors.Is(err, ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("fetched too often", func(t *testing.T) {
+		b := newBench(t)
+		forged := b.op.Sign(nil, b.claims(nil))
+		forged = forged[:len(forged)-20] + strings.Repeat("A", 20)
+		var err error
+		for range fetchBurst + 2 {
+			_, err = b.client.VerifyIDToken(t.Context(), metadata(t, b.client), NewSecret(forged), Expected{})
+		}
+		if !errors.Is(err, ErrNoKeys) || !errors.Is(err, ErrInvalid) {
+			t.Errorf("got %v", err)
 		}
 	})
 }

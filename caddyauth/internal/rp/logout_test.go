@@ -3,7 +3,6 @@ package rp
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"testing"
 
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
@@ -43,100 +42,6 @@ func TestIDPS30R40LogoutURL(t *testing.T) {
 	}
 }
 
-// Each quirk's row, by hosts that it is for and hosts that only look like it.
-func TestQuirks(t *testing.T) {
-	for issuer, want := range map[string]string{
-		"https://tenant.eu.auth0.com/": "auth0", "https://TENANT.auth0.com": "auth0", "https://auth0.com": "", "https://tenant.auth0.com.evil.test": "",
-		"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x": "cognito", "https://s3.amazonaws.com": "",
-		"https://accounts.google.com": "google", "https://accounts.google.com.evil.test": "", "https://op.test": "", "": "",
-	} {
-		if got := quirkOf(issuer).Name; got != want {
-			t.Errorf("%s: got %q, want %q", issuer, got, want)
-		}
-	}
-	c := &Client{ClientID: "id", Authorization: Authorization{Scopes: []string{"openid"}, OfflineAccess: true}}
-	google := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://accounts.google.com/o/oauth2/v2/auth"}, Quirk: quirkOf("https://accounts.google.com")}
-	text, err := c.AuthorizationURL(google, AuthRequest{Transaction: NewTransaction()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if q := mustQuery(t, text); q.Get("access_type") != "offline" || q.Get("scope") != "openid" || q.Has("prompt") {
-		t.Errorf("google: got %v", q)
-	}
-	text, _ = c.AuthorizationURL(google, AuthRequest{Transaction: NewTransaction(), Extra: []Param{{"access_type", "online"}}})
-	if q := mustQuery(t, text); q.Get("access_type") != "online" {
-		t.Errorf("the operator's word counts: got %v", q)
-	}
-	c.OfflineAccess = false
-	text, _ = c.AuthorizationURL(google, AuthRequest{Transaction: NewTransaction()})
-	if q := mustQuery(t, text); q.Has("access_type") {
-		t.Errorf("without refresh: got %v", q)
-	}
-}
-
-func mustQuery(t *testing.T, text string) url.Values {
-	t.Helper()
-	u, err := url.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Query()
-}
-
-// IDPS 08: offline_access is asked for exactly where refreshing is wanted and
-// the provider advertises it; scopes that are written stay as they are.
-func TestIDPS08OfflineAccess(t *testing.T) {
-	for _, tc := range []struct {
-		asked      Authorization
-		advertised bool
-		want       string
-	}{
-		{Authorization{Scopes: []string{"openid"}, OfflineAccess: true}, true, "openid offline_access"},
-		{Authorization{Scopes: []string{"openid"}, OfflineAccess: true}, false, "openid"},
-		{Authorization{Scopes: []string{"openid"}}, true, "openid"},
-		{Authorization{Scopes: []string{"openid", "x"}, OfflineAccess: true, ScopesAsWritten: true}, true, "openid x"},
-		{Authorization{Scopes: []string{"offline_access", "x"}, OfflineAccess: true, ScopesAsWritten: true}, false, "offline_access x"},
-	} {
-		if got := tc.asked.scope(&Metadata{OfflineAccess: tc.advertised}); got != tc.want {
-			t.Errorf("%+v, advertised %v: got %q, want %q", tc.asked, tc.advertised, got, tc.want)
-		}
-	}
-}
-
-// IDPS 16: what an operator may let a link add, and what not.
-func TestIDPS16A54LoginParams(t *testing.T) {
-	for name, ok := range map[string]bool{
-		"login_hint": true, "prompt": true, "ui_locales": true, "screen_hint": true, "invitation": true, "connection_scope": true, "ext-x": true,
-		"connection": true, "organization": true, "max_age": true, "acr_values": true,
-		"scope": false, "audience": false, "resource": false, "response_mode": false, "response_type": false, "client_id": false, "redirect_uri": false,
-		"state": false, "nonce": false, "code_challenge": false, "code_challenge_method": false, "request": false, "request_uri": false, "": false,
-	} {
-		if err := CheckLoginParam(name); (err == nil) != ok {
-			t.Errorf("%q: got %v", name, err)
-		}
-	}
-	c := &Client{ClientID: "id", Authorization: Authorization{
-		Scopes: []string{"openid"}, Connection: "github", Organizations: []string{"org_1", "org_2"}, MaxAge: 90 * 1e9, ACRValues: []string{"a", "b"},
-	}}
-	m := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/authorize"}}
-	text, err := c.AuthorizationURL(m, AuthRequest{Transaction: NewTransaction()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if q := mustQuery(t, text); q.Get("connection") != "github" || q.Get("organization") != "org_1" || q.Get("max_age") != "90" || q.Get("acr_values") != "a b" {
-		t.Errorf("got %v", q)
-	}
-	text, err = c.AuthorizationURL(m, AuthRequest{Transaction: NewTransaction(), Extra: []Param{{"connection", "google"}, {"organization", "org_2"}, {"max_age", "0"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"connection": "google", "organization": "org_2", "max_age": "0", "acr_values": "a b"} {
-		if got := mustQuery(t, text)[name]; len(got) != 1 || got[0] != want {
-			t.Errorf("for one login, %s: got %q, want %q", name, got, want)
-		}
-	}
-}
-
 // R43: revocation, with client authentication, and what it cannot do.
 func TestR43M137Revoke(t *testing.T) {
 	op, c, grant := loggedIn(t)
@@ -157,5 +62,14 @@ func TestR43M137Revoke(t *testing.T) {
 	before := len(op.Requests("revoke"))
 	if err := errors.Join(c.Revoke(t.Context(), m, Secret{}), c.Revoke(t.Context(), &Metadata{}, grant.RefreshToken)); err != nil || len(op.Requests("revoke")) != before {
 		t.Errorf("without a token, or an endpoint: got %v", err)
+	}
+}
+
+// Parameters of the endpoint's own URL do not stand twice.
+func TestLogoutURLParamsOnce(t *testing.T) {
+	c := &Client{ClientID: "us"}
+	got, err := c.LogoutURL(&Metadata{Endpoints: Endpoints{EndSessionEndpoint: "https://op.test/end?client_id=them&x=1"}}, LogoutOIDC, LogoutRequest{RedirectURI: "https://app.test/bye"})
+	if err != nil || got != "https://op.test/end?client_id=us&post_logout_redirect_uri=https%3A%2F%2Fapp.test%2Fbye&x=1" {
+		t.Errorf("got %s, %v", got, err)
 	}
 }

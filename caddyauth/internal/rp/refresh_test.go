@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -253,55 +254,6 @@ func TestIDPS28M106RefreshedIDToken(t *testing.T) {
 	}
 }
 
-// IDPS 22, M84: what the authorization request asked for, the ID token must
-// say.
-func TestIDPS16IDPS22M84AskedFor(t *testing.T) {
-	b := newBench(t)
-	ago := func(d time.Duration) int64 { return b.now.Add(-d).Unix() }
-	for _, tc := range []struct {
-		name   string
-		asked  Authorization
-		change map[string]any
-		check  string
-	}{
-		{"max_age, fresh", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(100 * time.Second)}, ""},
-		{"max_age, stale", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(121 * time.Second)}, "auth_time"},
-		{"max_age, nothing said", Authorization{MaxAge: time.Minute}, nil, "auth_time"},
-		{"max_age, a text", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": "now"}, "auth_time"},
-		{"acr, one of them", Authorization{ACRValues: []string{"a", "b"}}, map[string]any{"acr": "b"}, ""},
-		{"acr, another", Authorization{ACRValues: []string{"a", "b"}}, map[string]any{"acr": "c"}, "acr"},
-		{"acr, nothing said", Authorization{ACRValues: []string{"a"}}, nil, "acr"},
-		{"organization by ID", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_1"}, ""},
-		{"organization by name, without case", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_2", "org_name": "ACME"}, ""},
-		{"an ID is compared with its case", Authorization{Organizations: []string{"org_1a"}}, map[string]any{"org_id": "org_1A"}, "organization"},
-		{"another organization", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_2", "org_name": "other"}, "organization"},
-		{"a name that looks like an ID", Authorization{Organizations: []string{"org_1"}}, map[string]any{"org_id": "org_2", "org_name": "org_1"}, "organization"},
-		{"no organization", Authorization{Organizations: []string{"org_1"}}, nil, "organization"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			scopes := b.client.Scopes
-			b.client.Authorization = tc.asked
-			b.client.Scopes = scopes
-			err := b.verify(t, b.op.Sign(nil, b.claims(tc.change)))
-			checkErr, failed := errors.AsType[*CheckError](err)
-			if failed != (tc.check != "") || failed && checkErr.Check != tc.check {
-				t.Errorf("got %v, want check %q to fail", err, tc.check)
-			}
-		})
-	}
-}
-
-// Our idea of a token's end is not later than the date in the token itself,
-// which is cut to whole seconds.
-func TestTokenExpiryIsNotLate(t *testing.T) {
-	for _, sent := range []time.Time{time.Unix(1_800_000_000, 0), time.Unix(1_800_000_000, 999_999_999)} {
-		grant, err := parseGrant([]byte(`{"access_token":"x","token_type":"Bearer","expires_in":3}`), sent)
-		if err != nil || grant.Expiry.After(time.Unix(sent.Unix()+3, 0)) || grant.Expiry.Before(sent.Add(2*time.Second)) {
-			t.Errorf("sent at %s: good until %s, %v", sent, grant.Expiry, err)
-		}
-	}
-}
-
 // A57: some providers quote the token that they refuse. It is taken out of
 // their words before anybody sees them.
 func TestA57RefusalsQuoteNoSecret(t *testing.T) {
@@ -339,5 +291,86 @@ func TestM107LostAnswerOverHTTP2(t *testing.T) {
 	c := &Client{Provider: NewProvider(ProviderConfig{Issuer: server.URL, Transport: transport}), ClientID: "x"}
 	if _, err := c.Refresh(t.Context(), &Metadata{Endpoints: Endpoints{TokenEndpoint: server.URL}}, NewSecret("refresh-token")); err != nil || asked != 2 {
 		t.Errorf("after %d requests: %v", asked, err)
+	}
+}
+
+// M107: an answer is lost, too, when the connection is closed or reset before
+// its first byte.
+func TestM107AnswersLostWhole(t *testing.T) {
+	for name, linger := range map[string]int{"closed": -1, "reset": 0} {
+		t.Run(name, func(t *testing.T) {
+			op, c, grant := loggedIn(t)
+			n := 0
+			op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+				"token": func(w http.ResponseWriter, _ *http.Request) bool {
+					if n++; n > 1 {
+						return false
+					}
+					conn, _, err := http.NewResponseController(w).Hijack()
+					if err != nil {
+						t.Error(err)
+						return true
+					}
+					_ = conn.(*net.TCPConn).SetLinger(linger)
+					_ = conn.Close()
+					return true
+				},
+			}})
+			if _, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken); err != nil || n != 2 {
+				t.Errorf("after %d requests: %v", n, err)
+			}
+		})
+	}
+}
+
+// A57: neither the error code nor the URL-encoded form quotes a token.
+func TestA57QuotesInEveryForm(t *testing.T) {
+	_, c, _ := loggedIn(t)
+	token := "tok/en+with=signs"
+	for _, body := range []string{
+		`{"error":"invalid_grant","error_description":"not ` + url.QueryEscape(token) + `"}`,
+		`{"error":"bad ` + token + `"}`,
+	} {
+		_, err := c.grant(&response{status: 400, body: []byte(body)}, url.Values{"refresh_token": {token}}, time.Now())
+		if err == nil || strings.Contains(err.Error(), token) || strings.Contains(err.Error(), url.QueryEscape(token)) {
+			t.Errorf("%s: got %v", body, err)
+		}
+	}
+}
+
+// IDPS 27: every code that says "the user must be seen" ends the grant.
+func TestIDPS27OverCodes(t *testing.T) {
+	for _, code := range []string{
+		"invalid_grant", "invalid_request", "access_denied", "mfa_required",
+		"login_required", "consent_required", "interaction_required", "account_selection_required",
+	} {
+		if err := grantOver(&EndpointError{Status: 400, Err: newOAuthError(code, "")}); !errors.Is(err, ErrGrantOver) {
+			t.Errorf("%s: got %v", code, err)
+		}
+	}
+}
+
+// A57: only secrets are taken out of a provider's words, and that of
+// client_secret_basic is one.
+func TestA57WordsOfTheProtocolAreNoSecrets(t *testing.T) {
+	op := start(t, provider.Config{})
+	c := newClient(op)
+	m := metadata(t, c)
+	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"token": provider.Status(401, "application/json", `{"error":"invalid_client","error_description":"the refresh_token is not for this client"}`),
+	}})
+	c.ClientID = "client"
+	_, err := c.Refresh(t.Context(), m, NewSecret("r-123456"))
+	if !errors.Is(err, ErrMisconfigured) || !strings.Contains(err.Error(), "the refresh_token is not for this client") {
+		t.Errorf("got %v", err)
+	}
+	secret := NewSecret("s3cret-of-the-client")
+	c.Secret = func() (Secret, error) { return secret, nil }
+	c.Auth = AuthBasic
+	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"token": provider.Status(401, "application/json", `{"error":"invalid_client","error_description":"wrong secret s3cret-of-the-client"}`),
+	}})
+	if _, err := c.Refresh(t.Context(), m, NewSecret("r-123456")); strings.Contains(err.Error(), secret.Reveal()) {
+		t.Errorf("got %v", err)
 	}
 }

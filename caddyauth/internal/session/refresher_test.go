@@ -148,46 +148,6 @@ func TestT2HangingUpLosesNothing(t *testing.T) {
 	})
 }
 
-// The successor is kept until the browser has shown it, and a minute longer;
-// one that was never shown, for the idle time. Afterwards nothing is left.
-func TestSuccessorsAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r Refresher
-		o := &office{}
-		s := refreshable()
-		time.Sleep(6 * time.Minute)
-		latest, err := o.fresh(&r, s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, known := r.Latest(s.ID, s); got != latest || !known {
-			t.Errorf("the latest is %+v", got)
-		}
-		time.Sleep(4*time.Minute + 30*time.Second) // latest is due
-		again, err := o.fresh(&r, latest)          // and presented by this
-		if err != nil || again != latest {
-			t.Fatalf("got %+v, %v", again, err)
-		}
-		synctest.Wait()
-		if got, _ := o.fresh(&r, s); got == nil || got.Generation != 2 {
-			t.Errorf("a straggler of two generations ago: got %+v", got)
-		}
-		other := refreshable()
-		time.Sleep(2 * time.Hour)
-		if _, err := o.fresh(&r, other); err != nil {
-			t.Fatal(err)
-		}
-		if len(r.sessions) != 1 || r.order.Len() != 1 || r.sessions[other.ID] == nil {
-			t.Errorf("%d entries, %d in order, %d bytes", len(r.sessions), r.order.Len(), r.size)
-		}
-		// A copy from before has a spent refresh token now, as after a restart:
-		// the provider refuses it, and the session is over.
-		if _, err := o.fresh(&r, s); !errors.Is(err, ErrEnded) {
-			t.Errorf("long afterwards: got %v", err)
-		}
-	})
-}
-
 // T3, M105, IDPS 27: a provider in trouble ends no session. The token that is
 // still good is used; tries become rarer; once it is over, the error says that
 // it cannot be told. When the provider is back, all goes on.
@@ -459,42 +419,6 @@ func TestTroubleIsEverybodys(t *testing.T) {
 	})
 }
 
-// Outcomes that browsers have shown go before those that may be lost.
-func TestShownOutcomesGoFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r Refresher
-		big := strings.Repeat("x", 5000)
-		refresh := func(_ context.Context, s *Session) (*Session, error) {
-			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
-		}
-		lost := refreshable()
-		time.Sleep(6 * time.Minute)
-		for i := range 10_000 {
-			s := lost
-			if i > 0 {
-				s = refreshable()
-				s.TokenExpiry = time.Now()
-			}
-			got, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID, Do: refresh, Keep: 24 * time.Hour, Now: time.Now()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if i > 0 {
-				r.Presented(s.ID, got.Generation, time.Now())
-			}
-		}
-		if latest, _ := r.Latest(lost.ID, lost); latest.Generation != 1 {
-			t.Error("the one that was never shown is gone")
-		}
-		r.Presented("unknown", 1, time.Now())
-		r.Presented(lost.ID, 0, time.Now())
-		time.Sleep(time.Hour)
-		if latest, _ := r.Latest(lost.ID, lost); latest.Generation != 1 {
-			t.Error("an older generation counts as shown")
-		}
-	})
-}
-
 // A panic in a refresh ends that refresh, and nothing else.
 func TestRefreshThatPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -528,144 +452,87 @@ func TestA74FlightsAreKeyed(t *testing.T) {
 	})
 }
 
-// Promise 5: outcomes are bounded in bytes; the oldest go, those under way
-// never do.
-func TestOutcomesAreBounded(t *testing.T) {
+// Failures that a success interrupts are not "in a row".
+func TestASuccessEndsTheTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r Refresher
-		big := strings.Repeat("x", 100_000)
-		slow, release := refreshable(), make(chan struct{})
-		time.Sleep(6 * time.Minute)
-		ask := func(s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
-			got, _, err := r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: do, Keep: time.Hour, Now: time.Now()})
-			return got, err
-		}
 		o := &office{}
-		if _, err := ask(slow, o.refresh); err != nil { // it has an entry in order
-			t.Fatal(err)
-		}
-		known, _ := r.Latest(slow.ID, slow)
-		expired := *known
-		expired.TokenExpiry = time.Now()
-		done := make(chan error)
-		go func() {
-			_, err := ask(&expired, func(ctx context.Context, s *Session) (*Session, error) { <-release; return o.refresh(ctx, s) })
-			done <- err
-		}()
-		synctest.Wait()
-		for range 400 {
+		for range 3 {
+			for range troubled - 1 {
+				s := refreshable()
+				s.TokenExpiry = time.Now()
+				o.refuse(rp.ErrUnavailable)
+				_, _ = o.fresh(&r, s)
+			}
 			s := refreshable()
 			s.TokenExpiry = time.Now()
-			if _, err := ask(s, func(_ context.Context, s *Session) (*Session, error) {
-				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
-			}); err != nil {
-				t.Fatal(err)
+			o.refuse(nil)
+			if _, err := o.fresh(&r, s); err != nil {
+				t.Errorf("got %v", err)
 			}
-		}
-		size := 0
-		for _, e := range r.sessions {
-			size += e.size
-		}
-		if size > refreshMemory || size != r.size || len(r.sessions) != r.order.Len()+r.shown.Len() {
-			t.Errorf("%d bytes kept, %d counted, %d entries, %d in order", size, r.size, len(r.sessions), r.order.Len())
-		}
-		close(release)
-		if err := <-done; err != nil {
-			t.Errorf("the one under way: %v", err)
-		}
-		if latest, _ := r.Latest(slow.ID, slow); latest.Generation != 2 {
-			t.Error("the outcome of the one under way is lost")
 		}
 	})
 }
 
-func TestDue(t *testing.T) {
-	for _, tc := range []struct {
-		lifetime, early, due time.Duration
-	}{
-		{time.Hour, 0, 59 * time.Minute},
-		{5 * time.Minute, 0, 4 * time.Minute},
-		{10 * time.Second, 0, 8 * time.Second},
-		{time.Hour, 10 * time.Minute, 50 * time.Minute},
-		{time.Hour, 2 * time.Hour, 30 * time.Minute},
-		{time.Hour, time.Second, time.Hour - time.Second},
-	} {
-		s := New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: begin.Add(tc.lifetime)}, nil, begin)
-		if s.Due(begin.Add(tc.due-1), tc.early) || !s.Due(begin.Add(tc.due), tc.early) {
-			t.Errorf("lifetime %s, %s early: not due after %s", tc.lifetime, tc.early, tc.due)
+// M103: a refused refresh token is remembered however short the idle time is,
+// and a refresh does not take for ever.
+func TestM103RefusedIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		s := refreshable()
+		s.TokenExpiry = time.Now()
+		calls := 0
+		for range 10 {
+			_, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID, Keep: time.Minute, Now: time.Now(), Do: func(ctx context.Context, _ *Session) (*Session, error) {
+				if until, ok := ctx.Deadline(); !ok || time.Until(until) > flightTime {
+					t.Error("the refresh has no end")
+				}
+				calls++
+				return nil, fmt.Errorf("%w: invalid_grant", rp.ErrGrantOver)
+			}})
+			if err == nil {
+				t.Error("no error")
+			}
+			time.Sleep(5 * time.Minute)
 		}
-		s.RefreshToken = rp.Secret{}
-		if s.Due(begin.Add(tc.lifetime), tc.early) {
-			t.Error("due without a refresh token")
+		if calls != 1 {
+			t.Errorf("the provider was asked %d times", calls)
 		}
-	}
+	})
 }
 
-// IDPS 26, A73: a refreshed ID token's claims replace the old ones, groups
-// that were taken away included; but what only the login's token says stays.
-func TestIDPS26A73RefreshedClaims(t *testing.T) {
-	s := newSession(t, "access-0")
-	grant := &rp.Grant{AccessToken: rp.NewSecret("access-1"), RefreshToken: rp.NewSecret("refresh-1"), IDToken: rp.NewSecret("raw"), Expiry: begin.Add(time.Hour)}
-	renewed, err := s.Refreshed(grant, &rp.IDToken{Subject: "alice", Claims: parse(t, `{"sub":"alice","groups":["staff"],"big":123456789012345678901234567890}`)}, begin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := string(renewed.Claims.Raw()), `{"big":123456789012345678901234567890,"groups":["staff"],"sid":"s-1","sub":"alice"}`; got != want {
-		t.Errorf("claims: got %s, want %s", got, want)
-	}
-	if renewed.ProviderID != "s-1" || renewed.ID != s.ID || renewed.Created != s.Created || renewed.Scope != s.Scope || renewed.IDToken.Reveal() != "raw" ||
-		renewed.Authorization() != "Bearer access-1" || renewed.Generation != 1 {
-		t.Errorf("got %+v", renewed)
-	}
-	if s.Generation != 0 || s.Authorization() != "Bearer access-0" {
-		t.Error("the old session was changed")
-	}
-	without, err := renewed.Refreshed(grant, nil, begin)
-	if err != nil || string(without.Claims.Raw()) != string(renewed.Claims.Raw()) || !without.IDToken.Empty() {
-		t.Errorf("without an ID token: got %+v, %v", without, err)
-	}
-}
-
-// Revocations are bounded, and forgotten when they are of no use any longer.
-func TestA72Revocations(t *testing.T) {
-	var r Revocations
-	if r.Has("a") {
-		t.Error("the empty list has something")
-	}
-	r.Add("a", begin, begin.Add(time.Hour))
-	r.Add("b", begin, begin.Add(time.Hour))
-	if !r.Has("a") || !r.Has("b") || r.Has("c") {
-		t.Error("the list does not have what was added")
-	}
-	r.Add("c", begin.Add(2*time.Hour), begin.Add(3*time.Hour))
-	if r.Has("a") || !r.Has("c") || len(r.order) != 1 {
-		t.Errorf("%d are kept", len(r.order))
-	}
-	for i := range maxRevocations + 10 {
-		r.Add(fmt.Sprint(i), begin, begin.Add(time.Hour))
-	}
-	if len(r.order) != maxRevocations || len(r.ended) != maxRevocations || r.Has("c") || !r.Has(fmt.Sprint(maxRevocations+9)) {
-		t.Errorf("%d are kept", len(r.order))
-	}
-}
-
-// A hint opens for its own session only.
-func TestHints(t *testing.T) {
-	s := newSession(t, "access")
-	s.IDToken = rp.NewSecret(jwt(2000))
-	data, err := EncodeHint(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := DecodeHint(data, s.ID); got.Reveal() != s.IDToken.Reveal() {
-		t.Errorf("got %q", got.Reveal())
-	}
-	for _, bad := range [][]byte{nil, data[:10], {codecVersion, 0}} {
-		if !DecodeHint(bad, s.ID).Empty() {
-			t.Errorf("%v gives a hint", bad)
+// M103: a straggler with spent tokens is refused; the browser that has newer
+// ones is not made to wait for it.
+func TestM103RefusalOfAnOlderGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{fail: fmt.Errorf("%w: invalid_grant", rp.ErrGrantOver)}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		_, _ = o.fresh(&r, s)
+		o.refuse(nil)
+		newer := *s
+		newer.Generation, newer.RefreshToken = 1, rp.NewSecret("another")
+		if _, err := o.fresh(&r, &newer); errors.Is(err, ErrEnded) {
+			t.Errorf("got %v", err)
 		}
-	}
-	if !DecodeHint(data, "another").Empty() {
-		t.Error("it opens for another session")
-	}
+	})
+}
+
+// T3: an odd answer after trouble of the provider is one odd answer.
+func TestT3TroubleThenOneOddAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{fail: rp.ErrUnavailable}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		for range 2 {
+			_, _ = o.fresh(&r, s)
+			time.Sleep(2 * time.Minute)
+		}
+		o.refuse(rp.ErrMisconfigured) // one 404 of a gateway that comes up
+		if _, err := o.fresh(&r, s); errors.Is(err, ErrEnded) {
+			t.Errorf("after one odd answer: %v", err)
+		}
+	})
 }

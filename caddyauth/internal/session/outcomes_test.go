@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,28 +73,6 @@ func TestLatestKeepsTheLastUse(t *testing.T) {
 	})
 }
 
-// Failures that a success interrupts are not "in a row".
-func TestASuccessEndsTheTrouble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r Refresher
-		o := &office{}
-		for range 3 {
-			for range troubled - 1 {
-				s := refreshable()
-				s.TokenExpiry = time.Now()
-				o.refuse(rp.ErrUnavailable)
-				_, _ = o.fresh(&r, s)
-			}
-			s := refreshable()
-			s.TokenExpiry = time.Now()
-			o.refuse(nil)
-			if _, err := o.fresh(&r, s); err != nil {
-				t.Errorf("got %v", err)
-			}
-		}
-	})
-}
-
 // A session that is refreshed again goes to the end of the line, wherever it
 // stood.
 func TestARefreshIsNew(t *testing.T) {
@@ -125,33 +102,6 @@ func TestARefreshIsNew(t *testing.T) {
 		}
 		if latest, _ := r.Latest(s.ID, s); latest.Generation != 2 {
 			t.Error("a new outcome went before older ones")
-		}
-	})
-}
-
-// M103: a refused refresh token is remembered however short the idle time is,
-// and a refresh does not take for ever.
-func TestM103RefusedIsRemembered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r Refresher
-		s := refreshable()
-		s.TokenExpiry = time.Now()
-		calls := 0
-		for range 10 {
-			_, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID, Keep: time.Minute, Now: time.Now(), Do: func(ctx context.Context, _ *Session) (*Session, error) {
-				if until, ok := ctx.Deadline(); !ok || time.Until(until) > flightTime {
-					t.Error("the refresh has no end")
-				}
-				calls++
-				return nil, fmt.Errorf("%w: invalid_grant", rp.ErrGrantOver)
-			}})
-			if err == nil {
-				t.Error("no error")
-			}
-			time.Sleep(5 * time.Minute)
-		}
-		if calls != 1 {
-			t.Errorf("the provider was asked %d times", calls)
 		}
 	})
 }
@@ -212,42 +162,6 @@ func TestStragglersOfTheNewest(t *testing.T) {
 	})
 }
 
-// M103: a straggler with spent tokens is refused; the browser that has newer
-// ones is not made to wait for it.
-func TestM103RefusalOfAnOlderGeneration(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r Refresher
-		o := &office{fail: fmt.Errorf("%w: invalid_grant", rp.ErrGrantOver)}
-		s := refreshable()
-		time.Sleep(6 * time.Minute)
-		_, _ = o.fresh(&r, s)
-		o.refuse(nil)
-		newer := *s
-		newer.Generation, newer.RefreshToken = 1, rp.NewSecret("another")
-		if _, err := o.fresh(&r, &newer); errors.Is(err, ErrEnded) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
-
-// T3: an odd answer after trouble of the provider is one odd answer.
-func TestT3TroubleThenOneOddAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r Refresher
-		o := &office{fail: rp.ErrUnavailable}
-		s := refreshable()
-		time.Sleep(6 * time.Minute)
-		for range 2 {
-			_, _ = o.fresh(&r, s)
-			time.Sleep(2 * time.Minute)
-		}
-		o.refuse(rp.ErrMisconfigured) // one 404 of a gateway that comes up
-		if _, err := o.fresh(&r, s); errors.Is(err, ErrEnded) {
-			t.Errorf("after one odd answer: %v", err)
-		}
-	})
-}
-
 // Long after a refresh nothing is known of it any more, and that is said.
 func TestRefreshesOfLongAgoAreNotKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -264,6 +178,133 @@ func TestRefreshesOfLongAgoAreNotKnown(t *testing.T) {
 		_, _ = o.fresh(&r, other) // anybody else's refresh
 		if latest, known := r.Latest(s.ID, s); latest != s || known {
 			t.Error("a slow answer that slides generation 0 is told that it is the newest")
+		}
+	})
+}
+
+// The successor is kept until the browser has shown it, and a minute longer;
+// one that was never shown, for the idle time. Afterwards nothing is left.
+func TestSuccessorsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		o := &office{}
+		s := refreshable()
+		time.Sleep(6 * time.Minute)
+		latest, err := o.fresh(&r, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, known := r.Latest(s.ID, s); got != latest || !known {
+			t.Errorf("the latest is %+v", got)
+		}
+		time.Sleep(4*time.Minute + 30*time.Second) // latest is due
+		again, err := o.fresh(&r, latest)          // and presented by this
+		if err != nil || again != latest {
+			t.Fatalf("got %+v, %v", again, err)
+		}
+		synctest.Wait()
+		if got, _ := o.fresh(&r, s); got == nil || got.Generation != 2 {
+			t.Errorf("a straggler of two generations ago: got %+v", got)
+		}
+		other := refreshable()
+		time.Sleep(2 * time.Hour)
+		if _, err := o.fresh(&r, other); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.sessions) != 1 || r.order.Len() != 1 || r.sessions[other.ID] == nil {
+			t.Errorf("%d entries, %d in order, %d bytes", len(r.sessions), r.order.Len(), r.size)
+		}
+		// A copy from before has a spent refresh token now, as after a restart:
+		// the provider refuses it, and the session is over.
+		if _, err := o.fresh(&r, s); !errors.Is(err, ErrEnded) {
+			t.Errorf("long afterwards: got %v", err)
+		}
+	})
+}
+
+// Outcomes that browsers have shown go before those that may be lost.
+func TestShownOutcomesGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		big := strings.Repeat("x", 5000)
+		refresh := func(_ context.Context, s *Session) (*Session, error) {
+			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+		}
+		lost := refreshable()
+		time.Sleep(6 * time.Minute)
+		for i := range 10_000 {
+			s := lost
+			if i > 0 {
+				s = refreshable()
+				s.TokenExpiry = time.Now()
+			}
+			got, _, err := r.Fresh(t.Context(), s, Refresh{Key: s.ID, Do: refresh, Keep: 24 * time.Hour, Now: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 {
+				r.Presented(s.ID, got.Generation, time.Now())
+			}
+		}
+		if latest, _ := r.Latest(lost.ID, lost); latest.Generation != 1 {
+			t.Error("the one that was never shown is gone")
+		}
+		r.Presented("unknown", 1, time.Now())
+		r.Presented(lost.ID, 0, time.Now())
+		time.Sleep(time.Hour)
+		if latest, _ := r.Latest(lost.ID, lost); latest.Generation != 1 {
+			t.Error("an older generation counts as shown")
+		}
+	})
+}
+
+// Promise 5: outcomes are bounded in bytes; the oldest go, those under way
+// never do.
+func TestOutcomesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Refresher
+		big := strings.Repeat("x", 100_000)
+		slow, release := refreshable(), make(chan struct{})
+		time.Sleep(6 * time.Minute)
+		ask := func(s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
+			got, _, err := r.Fresh(context.Background(), s, Refresh{Key: s.ID, Do: do, Keep: time.Hour, Now: time.Now()})
+			return got, err
+		}
+		o := &office{}
+		if _, err := ask(slow, o.refresh); err != nil { // it has an entry in order
+			t.Fatal(err)
+		}
+		known, _ := r.Latest(slow.ID, slow)
+		expired := *known
+		expired.TokenExpiry = time.Now()
+		done := make(chan error)
+		go func() {
+			_, err := ask(&expired, func(ctx context.Context, s *Session) (*Session, error) { <-release; return o.refresh(ctx, s) })
+			done <- err
+		}()
+		synctest.Wait()
+		for range 400 {
+			s := refreshable()
+			s.TokenExpiry = time.Now()
+			if _, err := ask(s, func(_ context.Context, s *Session) (*Session, error) {
+				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size := 0
+		for _, e := range r.sessions {
+			size += e.size
+		}
+		if size > refreshMemory || size != r.size || len(r.sessions) != r.order.Len()+r.shown.Len() {
+			t.Errorf("%d bytes kept, %d counted, %d entries, %d in order", size, r.size, len(r.sessions), r.order.Len())
+		}
+		close(release)
+		if err := <-done; err != nil {
+			t.Errorf("the one under way: %v", err)
+		}
+		if latest, _ := r.Latest(slow.ID, slow); latest.Generation != 2 {
+			t.Error("the outcome of the one under way is lost")
 		}
 	})
 }
