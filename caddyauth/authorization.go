@@ -1,6 +1,7 @@
 package caddyauth
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -52,8 +53,31 @@ type Authorization struct {
 	ACRValues []string `json:"acr_values,omitempty"`
 
 	// Whether the resources are sent with refresh requests, too. Default:
-	// false.
-	ResourceOnRefresh bool `json:"resource_on_refresh,omitempty"`
+	// false, but at Logto.
+	ResourceOnRefresh *bool `json:"resource_on_refresh,omitempty"`
+
+	// How the provider's answer comes: `query`, in the URL of a redirect, or
+	// `form_post`, in a form that the browser posts. Default: `query`, but at
+	// Apple. Source: OAuth 2.0 Form Post Response Mode.
+	ResponseMode string `json:"response_mode,omitempty"`
+
+	// The tenants whose users may log in, by ID: the claim `tid` of the ID token
+	// must be one of them. Required for an issuer that is for many tenants, as
+	// Microsoft Entra's `common`. Default: not looked at.
+	Tenants []string `json:"allowed_tenants,omitempty"`
+}
+
+// asksOpenID reports whether "openid" is among the scopes.
+func (a *Authorization) asksOpenID() bool {
+	return a == nil || len(a.Scopes) == 0 || slices.Contains(a.Scopes, "openid")
+}
+
+// formPost reports whether the provider's answer comes in a form.
+func (p *Provider) formPost() bool {
+	if a := p.Authorization; a != nil && a.ResponseMode != "" {
+		return a.ResponseMode == rp.ResponseModeFormPost
+	}
+	return rp.QuirkOf(p.Issuer).ResponseMode == rp.ResponseModeFormPost
 }
 
 var (
@@ -101,11 +125,24 @@ func (p *Provider) validateAuthorization() error {
 	if a.MaxAge < 0 {
 		return misconfigured("max_age", "must be positive")
 	}
-	if needsOpenID := a.MaxAge > 0 || len(a.ACRValues) > 0 || len(a.Organizations) > 0; needsOpenID && len(a.Scopes) > 0 && !slices.Contains(a.Scopes, "openid") {
-		return misconfigured("scopes", "without openid there is no ID token that max_age, acr_values or organization could be checked with: add openid")
+	if needsOpenID := a.MaxAge > 0 || len(a.ACRValues) > 0 || len(a.Organizations) > 0 || len(a.Tenants) > 0; needsOpenID && !a.asksOpenID() {
+		return misconfigured("scopes", "without openid there is no ID token that max_age, acr_values, organization or allowed_tenants could be checked with: add openid")
+	}
+	switch a.ResponseMode {
+	case "", rp.ResponseModeQuery, rp.ResponseModeFormPost:
+	default:
+		return misconfigured("response_mode", "%q is none of query, form_post", a.ResponseMode)
+	}
+	for _, tenant := range a.Tenants {
+		if !tenantID.MatchString(tenant) {
+			return misconfigured("allowed_tenants", "%q is not the ID of a tenant, which looks like 8eaef023-2b34-4da1-9baa-8bc8c9d6a490", tenant)
+		}
 	}
 	return a.validateLiterals()
 }
+
+// tenantID is the ID of a tenant, as tokens have it.
+var tenantID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // validateLiterals refuses placeholders where they would be sent as they are.
 func (a *Authorization) validateLiterals() error {

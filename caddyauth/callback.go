@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
@@ -30,7 +31,15 @@ type outcome struct {
 // the address bar keep it, code and all (F20, A58). What failed is said at the
 // error endpoint.
 func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
-	response, err := rp.ParseAuthResponse(originalURL(r).RawQuery)
+	text := originalURL(r).RawQuery
+	if r.Method == http.MethodPost {
+		var status int
+		if text, status = readFormPost(r); status != 0 {
+			w.WriteHeader(status)
+			return
+		}
+	}
+	response, err := rp.ParseAuthResponse(text)
 	if err != nil {
 		p.failCallback(w, r, failure{reason: reasonMalformed, err: err})
 		return
@@ -54,13 +63,17 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 		p.leadOn(w, r, &loginState{attempt: param.attempt, returnTo: "/"}, response, fmt.Errorf("%w: state: %w", errStateGone, err))
 		return
 	}
+	if p.logins.post && r.Method == http.MethodGet && response.Empty() {
+		p.leadOn(w, r, state, response, errStateNotPosted)
+		return
+	}
 	names := p.site.cookies(at.secure())
 	if err := p.logins.complete(state, names.login, a.cookies, p.now()); err != nil {
 		p.leadOn(w, r, state, response, err)
 		return
 	}
 	_ = a.setCookies(w.Header(), func(h http.Header) error {
-		loginCookie(state.cookieName(names.login), at.secure()).Delete(h)
+		p.logins.cookie(state.cookieName(names.login), at.secure()).Delete(h)
 		return nil
 	})
 	flight, first := p.shared.callbacks.begin(state.id, p.now())
@@ -68,22 +81,34 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 		// Whatever becomes of the browser: the code is spent now.
 		flight.run(func() *outcome { return p.complete(context.WithoutCancel(r.Context()), state, response, at) })
 	}
-	o := flight.wait(r.Context())
+	if o := flight.wait(r.Context()); o != nil {
+		p.answerCallback(w, r, state, o, at)
+		return
+	}
+	p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
+}
+
+// answerCallback sends the browser on: to where its user wanted to go, once
+// more to the provider if that may help, or to what there is to say.
+func (p *relyingParty) answerCallback(w http.ResponseWriter, r *http.Request, state *loginState, o *outcome, at origin) {
+	anew := loginStart{returnTo: state.returnTo, attempt: state.attempt, params: state.params}
 	switch {
-	case o == nil:
-		p.leadOn(w, r, state, response, fmt.Errorf("%w: it was used before", errStateGone))
-	case o.session == nil && state.silent && wantsInteraction(o.failure.err):
-		if f := p.startLogin(w, r, loginStart{
-			returnTo: state.returnTo, attempt: state.attempt, interactive: true, params: state.params,
-		}); f != nil {
-			p.failCallback(w, r, *f)
-		}
-	case o.session == nil:
+	case o.session != nil:
+		p.finish(w, r, o.session, state.returnTo, at)
+		return
+	case state.silent && wantsInteraction(o.failure.err):
+		anew.interactive = true
+	case o.failure.reason == reasonInsufficient && !state.again:
+		p.logger.Info("the login was not fresh or strong enough, and is asked for once more", zap.String("provider", p.name), zap.Error(o.failure.err))
+		anew.again = true
+	default:
 		f := o.failure
 		f.returnTo = state.returnTo
 		p.failCallback(w, r, f)
-	default:
-		p.finish(w, r, o.session, state.returnTo, at)
+		return
+	}
+	if f := p.startLogin(w, r, anew); f != nil {
+		p.failCallback(w, r, *f)
 	}
 }
 
@@ -109,7 +134,7 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 	if err != nil {
 		return fail(err)
 	}
-	if err := response.CheckIssuer(metadata); err != nil {
+	if err := p.client.CheckIssuer(metadata, response); err != nil {
 		return &outcome{failure: failure{reason: reasonMalformed, err: err}}
 	}
 	if response.Error != nil {
@@ -122,31 +147,20 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 	if err != nil {
 		return fail(err)
 	}
-	token, err := p.identify(ctx, metadata, grant, state)
+	who, err := p.client.Identify(ctx, metadata, grant, state.tx.Nonce)
 	if err != nil {
 		return fail(err)
 	}
 	p.noteOpaqueToken(grant)
+	p.noteOverage(who)
 	if !p.policy.refresh {
 		grant.RefreshToken = rp.Secret{} // what is not used is not kept
 	}
-	made := session.New(grant, token, p.now())
+	made := session.New(grant, who, p.now())
 	if !made.TokenAlive(p.now()) { // or the next request would begin another login, and so on
 		return fail(fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid))
 	}
 	return &outcome{session: made}
-}
-
-// identify checks the ID token, which must be there if it was asked for. One
-// that was not asked for is not looked at.
-func (p *relyingParty) identify(ctx context.Context, m *rp.Metadata, grant *rp.Grant, state *loginState) (*rp.IDToken, error) {
-	if !p.client.ExpectsIDToken() {
-		return nil, nil
-	}
-	if grant.IDToken.Empty() {
-		return nil, fmt.Errorf("%w: no ID token came, though the scopes hold openid", rp.ErrInvalid)
-	}
-	return p.client.VerifyIDToken(ctx, m, grant.IDToken, rp.Expected{Nonce: state.tx.Nonce, AccessToken: grant.AccessToken})
 }
 
 // noteOpaqueToken says once that the access token is not a JWT where nobody
@@ -158,6 +172,21 @@ func (p *relyingParty) noteOpaqueToken(grant *rp.Grant) {
 	p.shared.opaqueToken.Do(func() {
 		p.logger.Info("the access token is opaque: if the upstream is to check it as a JWT, set audience (Auth0) or resource",
 			zap.String("provider", p.name))
+	})
+}
+
+// noteOverage says once that the provider leaves claims out for their size, and
+// says where they are instead (OpenID Connect Core section 5.6.2). They are not
+// fetched. Entra does so with more than 200 groups.
+func (p *relyingParty) noteOverage(who *rp.Identity) {
+	names, ok := who.Claims().Lookup("_claim_names")
+	if !ok {
+		return
+	}
+	p.shared.overage.Do(func() {
+		p.logger.Warn("the provider leaves claims out, and says that they are elsewhere; rules on them do not match",
+			zap.String("provider", p.name), zap.String("claims", claims.Text(names)),
+			zap.String("hint", "have the provider send fewer groups: those assigned to the application, or app roles"))
 	})
 }
 
@@ -190,6 +219,10 @@ func (p *relyingParty) leadOn(w http.ResponseWriter, r *http.Request, state *log
 	at, err := p.site.origins.of(r)
 	if err != nil {
 		p.failCallback(w, r, failure{reason: reasonMisdirected, err: err})
+		return
+	}
+	if r.Method == http.MethodPost {
+		p.redirectPost(w, at, response)
 		return
 	}
 	target := p.returnTo(at.String()+state.returnTo, at)

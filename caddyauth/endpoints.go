@@ -55,8 +55,12 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
+	callbackMethods := get
+	if p.formPost() {
+		callbackMethods = []string{http.MethodGet, http.MethodPost}
+	}
 	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
-		callback:               {methods: get, serve: serveCallback, secret: true},
+		callback:               {methods: callbackMethods, serve: serveCallback, secret: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
 		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},

@@ -28,13 +28,14 @@ const (
 	reasonMethod             reason = "method_not_allowed" // an endpoint does not know the method
 	reasonMisdirected        reason = "misdirected"        // not an origin of this site
 	reasonUnavailable        reason = "provider_unavailable"
-	reasonMisconfigured      reason = "misconfigured"      // here or at the provider
-	reasonInvalid            reason = "invalid_answer"     // the provider's answer must not be used
-	reasonDenied             reason = "access_denied"      // the provider, or the user there, said no
-	reasonRefused            reason = "login_refused"      // the provider reported another error
-	reasonStateGone          reason = "login_state_gone"   // too old, used, or without its cookie
-	reasonCookies            reason = "cookies_blocked"    // gone again at once
-	reasonMalformed          reason = "malformed_response" // a callback that reads in two ways
+	reasonMisconfigured      reason = "misconfigured"               // here or at the provider
+	reasonInvalid            reason = "invalid_answer"              // the provider's answer must not be used
+	reasonDenied             reason = "access_denied"               // the provider, or the user there, said no
+	reasonInsufficient       reason = "insufficient_authentication" // the user was not seen lately enough, or in the right way
+	reasonRefused            reason = "login_refused"               // the provider reported another error
+	reasonStateGone          reason = "login_state_gone"            // too old, used, or without its cookie
+	reasonCookies            reason = "cookies_blocked"             // gone again at once
+	reasonMalformed          reason = "malformed_response"          // a callback that reads in two ways
 	reasonTooLarge           reason = "session_too_large"
 	reasonSessionUnavailable reason = "session_unavailable" // it cannot be told whether there is one
 	reasonForeignIssuer      reason = "foreign_issuer"      // a login for another provider
@@ -59,6 +60,7 @@ var reasonLevels = map[reason]zapcore.Level{
 	reasonMethod:             zapcore.DebugLevel,
 	reasonNothing:            zapcore.DebugLevel,
 	reasonDenied:             zapcore.InfoLevel,
+	reasonInsufficient:       zapcore.WarnLevel,
 	reasonStateGone:          zapcore.InfoLevel,
 	reasonCookies:            zapcore.InfoLevel,
 	reasonMalformed:          zapcore.InfoLevel,
@@ -78,6 +80,7 @@ var hints = map[reason]string{
 	reasonMisdirected:   "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
 	reasonUnavailable:   "check that Caddy can reach the issuer; it is asked again by itself",
 	reasonMisconfigured: "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
+	reasonInsufficient:  "the provider was asked twice, and its ID token does not say what max_age or acr_values want: look whether it can",
 	reasonCookies:       "if it happens to many: instances that share the site need the same cookie_secret, or the same storage",
 	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
 	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
@@ -92,6 +95,7 @@ var statuses = map[reason]int{
 	reasonMisconfigured:      http.StatusBadGateway,
 	reasonInvalid:            http.StatusBadGateway,
 	reasonDenied:             http.StatusForbidden,
+	reasonInsufficient:       http.StatusForbidden,
 	reasonRefused:            http.StatusBadGateway,
 	reasonStateGone:          http.StatusBadRequest,
 	reasonCookies:            http.StatusBadRequest,
@@ -107,7 +111,12 @@ var statuses = map[reason]int{
 func reasonFor(err error) reason {
 	oauthErr, reported := errors.AsType[*rp.OAuthError](err)
 	_, atEndpoint := errors.AsType[*rp.EndpointError](err)
+	check, checked := errors.AsType[*rp.CheckError](err)
 	switch {
+	case checked && check.NeedsReauthentication(), reported && oauthErr.Code == "unmet_authentication_requirements":
+		return reasonInsufficient
+	case checked && check.RefusesUser() && errors.Is(err, rp.ErrInvalid):
+		return reasonDenied
 	case reported && (oauthErr.Code == "access_denied" || oauthErr.Code == "unauthorized"):
 		if atEndpoint { // it speaks to us, not to the user: Auth0 says so of a wrong secret
 			return reasonMisconfigured

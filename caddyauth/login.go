@@ -21,6 +21,7 @@ type loginStart struct {
 	returnTo    string     // where to go afterwards; empty: the URL that was asked for
 	attempt     int        // how often this login had to begin anew
 	interactive bool       // whether the user must be able to act, whatever is configured
+	again       bool       // whether the provider must see the user once more
 	params      []rp.Param // that the link to our login added
 }
 
@@ -45,7 +46,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	}
 	state := newLoginState(returnTo, start.attempt, p.now())
 	extra := p.extraParams(r, start)
-	state.silent, state.params = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.params
+	state.silent, state.again, state.params = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.again, start.params
 	param, err := p.logins.param(state)
 	if err != nil {
 		return &failure{reason: reasonFor(err), err: err}
@@ -106,8 +107,11 @@ func (p *relyingParty) extraParams(r *http.Request, start loginStart) []rp.Param
 			}
 		}
 	}
-	if start.interactive {
+	if start.interactive || start.again {
 		params = slices.DeleteFunc(params, func(param rp.Param) bool { return param.Name == "prompt" })
+	}
+	if start.again {
+		params = append(params, rp.Param{Name: "prompt", Value: "login"})
 	}
 	return params
 }
@@ -160,7 +164,7 @@ func (p *relyingParty) isOurIssuer(ctx context.Context, iss string) bool {
 		return true
 	}
 	metadata, err := p.client.Provider.Metadata(ctx)
-	return err == nil && iss == metadata.Issuer
+	return err == nil && p.client.IsIssuer(metadata, iss)
 }
 
 // lookAheadAfter leaves this Caddy the time to listen: it may be what stands

@@ -34,9 +34,15 @@ type loginState struct {
 	returnTo string
 
 	// silent says that the provider was asked not to show anything, with
-	// prompt=none. If it must, the login begins anew without that, once, and
-	// with the parameters that the link to our login had added.
+	// prompt=none. If it must, the login begins anew without that, once.
 	silent bool
+
+	// again says that the provider was asked to see the user once more, because
+	// it had not done so lately enough, or in the right way. It is asked once.
+	again bool
+
+	// params are those that the link to our login had added, for a login that
+	// begins anew.
 	params []rp.Param
 
 	// attempt counts how often in a row this login had to begin anew because
@@ -66,6 +72,7 @@ type loginStates struct {
 	state *sealed.Box
 	box   *sealed.Box
 	tag   string // stands in `state`, says whose it is
+	post  bool   // whether the callback is a POST, from the provider's page
 }
 
 func newLoginState(returnTo string, attempt int, now time.Time) *loginState {
@@ -150,11 +157,11 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 		}
 		s.tx = rp.Transaction{Verifier: rp.NewSecret(encode32(verifier)), Nonce: rp.NewSecret(encode32(nonce))}
 		s.returnTo = returnTo
-		if s.silent = r.Number() == 1; s.silent {
-			s.params = make([]rp.Param, min(r.Number(), maxLoginStates))
-			for i := range s.params {
-				s.params[i] = rp.Param{Name: r.Text(), Value: r.Text()}
-			}
+		flags := r.Number()
+		s.silent, s.again = flags&flagSilent != 0, flags&flagAgain != 0
+		s.params = make([]rp.Param, min(r.Number(), maxLoginParams))
+		for i := range s.params {
+			s.params[i] = rp.Param{Name: r.Text(), Value: r.Text()}
 		}
 		return nil
 	}
@@ -182,18 +189,46 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	w.Text(decode32(s.tx.Verifier))
 	w.Text(decode32(s.tx.Nonce))
 	w.Text(s.returnTo)
+	flags := uint64(0)
 	if s.silent {
-		w.Number(1)
-		w.Number(uint64(len(s.params)))
-		for _, param := range s.params {
-			w.Text(param.Name)
-			w.Text(param.Value)
-		}
+		flags |= flagSilent
+	}
+	if s.again {
+		flags |= flagAgain
+	}
+	w.Number(flags)
+	w.Number(uint64(len(s.params)))
+	for _, param := range s.params {
+		w.Text(param.Name)
+		w.Text(param.Value)
 	}
 	return l.box.Seal(w.Bytes(), name)
 }
 
-// loginCookie is the shape of a login state's cookie.
+const (
+	flagSilent = 1 << iota
+	flagAgain
+
+	// maxLoginParams bounds how many parameters of a link are remembered.
+	maxLoginParams = 32
+)
+
+// cookie is the shape of a login state's cookie. For a callback by POST, which
+// comes from the provider's page, browsers send it only if it says so; on
+// plain HTTP, where they would not take that, they let one pass that says
+// nothing, and is young.
+func (l *loginStates) cookie(name string, secure bool) sealed.Cookie {
+	c := loginCookie(name, secure)
+	switch {
+	case l.post && secure:
+		c.SameSite = http.SameSiteNoneMode
+	case l.post:
+		c.SameSite = 0
+	}
+	return c
+}
+
+// loginCookie is the shape of a cookie that belongs to a login.
 func loginCookie(name string, secure bool) sealed.Cookie {
 	return sealed.Cookie{Name: name, Path: "/", SameSite: http.SameSiteLaxMode, Secure: secure}
 }
@@ -211,9 +246,9 @@ func (l *loginStates) write(h http.Header, s *loginState, names cookieNames, sec
 	present, sessionSize := presentStates(cookies, names, s.created)
 	budget := min(maxLoginStateSize, maxCookiesSize-sessionSize) - len(name) - len(value)
 	for _, drop := range overBudget(present, maxLoginStates-1, budget) {
-		loginCookie(drop, secure).Delete(h)
+		l.cookie(drop, secure).Delete(h)
 	}
-	loginCookie(name, secure).Set(h, value, loginStateLifetime)
+	l.cookie(name, secure).Set(h, value, loginStateLifetime)
 	return nil
 }
 

@@ -121,7 +121,7 @@ func (p *relyingParty) logoutURL(r *http.Request, ended *session.Session, at ori
 		back = at.String() + p.site.endpoints.prefix + pathSignedOut
 	}
 	return p.client.LogoutURL(metadata, p.policy.logout, rp.LogoutRequest{
-		IDToken: ended.IDToken, SessionID: ended.ProviderID, RedirectURI: back, State: rand.Text(),
+		IDToken: ended.IDToken, SessionID: ended.ProviderID(), RedirectURI: back, State: rand.Text(),
 	})
 }
 

@@ -2,13 +2,9 @@ package caddyauth
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 )
 
 // option is one line of a block.
@@ -40,7 +36,7 @@ func init() {
 		"issuer":          {usage: "<url>", parse: text1(func(p *parser) *string { return &p.provider.Issuer })},
 		"client_id":       {usage: "<id>", parse: text1(func(p *parser) *string { return &p.provider.ClientID })},
 		"client_secret":   {usage: "<secret>", parse: text1(func(p *parser) *string { return &p.provider.ClientSecret })},
-		"client_auth":     {usage: "auto|none|client_secret_basic|client_secret_post|private_key_jwt <key.pem> [<kid>]|assertion_file <path>", parse: parseClientAuth},
+		"client_auth":     {usage: "auto|none|client_secret_basic|client_secret_post|private_key_jwt <key.pem> [<kid>]|assertion_file <path>|tls <cert.pem> <key.pem>", parse: parseClientAuth},
 		"scopes":          {usage: "<scope>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Scopes })},
 		"audience":        {usage: "<identifier>", parse: text1(func(p *parser) *string { return &p.authorization().Audience })},
 		"resource":        {usage: "<uri>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().Resources })},
@@ -60,6 +56,14 @@ func init() {
 		"clock_skew":      {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.ClockSkew })},
 		"timeout":         {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.Timeout })},
 
+		"discovery_url":   {usage: "<url>", parse: text1(func(p *parser) *string { return &p.provider.DiscoveryURL })},
+		"endpoints":       {usage: "{ … }", parse: parseEndpoints},
+		"tls_trust_pool":  {usage: "<module> …", parse: parseTrustPool},
+		"allowed_tenants": {usage: "<id>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Tenants })},
+		"response_mode":   {usage: "query|form_post", parse: text1(func(p *parser) *string { return &p.authorization().ResponseMode })},
+		"claims_from":     {usage: "<source>…", parse: texts1(func(p *parser) *[]string { return &p.claims().From })},
+		"userinfo":        {usage: "on|off", parse: parseUserinfo},
+
 		"resource_on_refresh":  {usage: "on|off", parse: parseResourceOnRefresh},
 		"post_logout_redirect": {usage: "<url>", parse: text1(func(p *parser) *string { return &p.logout().Redirect })},
 		"revoke_on_logout":     {usage: "on|off", parse: parseRevokeOnLogout},
@@ -70,8 +74,7 @@ func init() {
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 	}
 	for _, name := range []string{
-		"allowed_tenants", "discovery_url", "endpoints", "claims_from", "session_claims", "response_mode", "par", "dpop", "profile",
-		"request_object", "userinfo", "backchannel_logout", "tls_trust_pool",
+		"session_claims", "par", "dpop", "profile", "request_object", "backchannel_logout",
 	} {
 		options[name] = option{later: notYet}
 	}
@@ -91,22 +94,18 @@ func (p *parser) authorization() *Authorization {
 	return p.provider.Authorization
 }
 
+func (p *parser) claims() *ClaimsConfig {
+	if p.provider.Claims == nil {
+		p.provider.Claims = new(ClaimsConfig)
+	}
+	return p.provider.Claims
+}
+
 func (p *parser) logout() *LogoutConfig {
 	if p.provider.Logout == nil {
 		p.provider.Logout = new(LogoutConfig)
 	}
 	return p.provider.Logout
-}
-
-func parseResourceOnRefresh(p *parser) (err error) {
-	p.authorization().ResourceOnRefresh, err = p.onOff("resource_on_refresh")
-	return err
-}
-
-func parseRevokeOnLogout(p *parser) error {
-	on, err := p.onOff("revoke_on_logout")
-	p.logout().Revoke = &on
-	return err
 }
 
 // onOff reads a switch.
@@ -165,112 +164,4 @@ func parseDuration(d *caddyfile.Dispenser) (caddy.Duration, error) {
 		return 0, d.Errf("%q is no positive duration: write it as 90s, 15m, 24h or 7d", d.Val())
 	}
 	return caddy.Duration(value), nil
-}
-
-func parseClientAuth(p *parser) error {
-	if !p.NextArg() {
-		return p.usage("client_auth", options["client_auth"])
-	}
-	p.provider.ClientAuth = p.Val()
-	switch rp.AuthMethod(p.Val()) {
-	case rp.AuthPrivateKeyJWT:
-		a := new(ClientAssertion)
-		p.provider.ClientAssertion = a
-		if !p.Args(&a.KeyFile) {
-			return p.Errf("write it as: client_auth private_key_jwt <key.pem> [<kid>]")
-		}
-		if p.NextArg() {
-			a.KeyID = p.Val()
-		}
-	case rp.AuthAssertionFile:
-		p.provider.ClientAssertion = new(ClientAssertion)
-		if !p.Args(&p.provider.ClientAssertion.File) {
-			return p.Errf("write it as: client_auth assertion_file <path>")
-		}
-	case "tls":
-		return p.Errf("client_auth %s is not yet supported%s", p.Val(), notYet)
-	}
-	return nil
-}
-
-func parseAuthorizeParam(p *parser) error {
-	var name, value string
-	if !p.Args(&name, &value) {
-		return p.usage("authorize_param", options["authorize_param"])
-	}
-	a := p.authorization()
-	if _, ok := a.Params[name]; ok {
-		return p.Errf("authorize_param %s is given twice", name)
-	}
-	if a.Params == nil {
-		a.Params = make(map[string]string)
-	}
-	a.Params[name] = value
-	if err := rp.CheckExtraParam(name); err != nil {
-		return p.Errf("authorize_param: %v", err)
-	}
-	return nil
-}
-
-func parseHeaderUp(p *parser) error {
-	var name, value string
-	if !p.Args(&name, &value) {
-		return p.usage("header_up", options["header_up"])
-	}
-	if err := checkIdentityHeader(name); err != nil {
-		return p.Errf("header_up: %v", err)
-	}
-	for given := range p.handler.HeaderUp {
-		if strings.EqualFold(given, name) {
-			return p.Errf("header_up %s is given twice", name)
-		}
-	}
-	if p.handler.HeaderUp == nil {
-		p.handler.HeaderUp = make(map[string]string)
-	}
-	p.handler.HeaderUp[name] = value
-	return nil
-}
-
-// parseBypass reads a path, a named matcher, an inline matcher, a block of
-// matchers or a CEL expression. A path is kept as it is, for it is compared
-// with its case; the rest goes to Caddy's matchers.
-func parseBypass(p *parser) error {
-	if p.NextArg() {
-		if strings.HasPrefix(p.Val(), "/") {
-			return p.bypassPaths()
-		}
-		if p.Val() == "*" {
-			return p.Errf("bypass * would let every request pass")
-		}
-		named := strings.HasPrefix(p.Val(), "@") && !p.Token().Quoted()
-		p.Prev()
-		if named {
-			set, _, err := p.helper.MatcherToken()
-			if err != nil {
-				return p.WrapErr(err)
-			}
-			p.handler.BypassRaw = append(p.handler.BypassRaw, set)
-			return nil
-		}
-	}
-	set, err := caddyhttp.ParseCaddyfileNestedMatcherSet(p.Dispenser)
-	if err != nil {
-		return err
-	}
-	if len(set) == 0 {
-		return p.usage("bypass", options["bypass"])
-	}
-	p.handler.BypassRaw = append(p.handler.BypassRaw, set)
-	return nil
-}
-
-func (p *parser) bypassPaths() error {
-	for _, path := range append([]string{p.Val()}, p.RemainingArgs()...) {
-		if err := checkBypassPath(path); err != nil {
-			return p.Errf("bypass: %v", err)
-		}
-		p.handler.BypassPaths = append(p.handler.BypassPaths, path)
-	}
-	return nil
 }

@@ -65,7 +65,9 @@ var texts = map[reason]text{
 		"You did nothing wrong; please tell whoever runs this site."},
 	reasonInvalid: {"The login could not be completed", "The answer of the service that logs people in could not be accepted. " +
 		"Please try again. If it happens again, tell whoever runs this site."},
-	reasonDenied:  {"Access denied", "The service that logs people in did not let you in."},
+	reasonDenied: {"Access denied", "The service that logs people in did not let you in."},
+	reasonInsufficient: {"Access denied", "This site asks for a fresher or stronger login than the service that logs people in gave you. " +
+		"Please log in there anew, with a second factor if you have one, then try again."},
 	reasonRefused: {"The login could not be completed", "The service that logs people in reported a problem. Please try again."},
 	reasonStateGone: {"Please try again", "The login took too long, or it was begun in another window or browser. " +
 		"Nothing is lost: just try again."},
@@ -107,7 +109,7 @@ func (p *relyingParty) errorPage(f failure) page {
 		label = "Log in"
 	}
 	shown.Links = []link{{again, label}, start}
-	if f.reason == reasonDenied { // the provider knows somebody whom it does not let in
+	if f.reason == reasonDenied || f.reason == reasonInsufficient { // the provider knows somebody whom it does not let in
 		signOut.Label = "Use another account"
 		shown.Links = []link{{again, label}, signOut}
 	}

@@ -15,34 +15,15 @@ import (
 // users in, and what for. Providers are declared in the app `pkce_auth`, by
 // name, or inline in a handler.
 type Provider struct {
-	// The issuer identifier: the URL of the provider, `https` (or `http` on a
-	// loopback name). Its metadata are fetched from below it when they are
-	// first needed, and must name exactly this issuer; an issuer without a path
-	// is forgiven its trailing slash. Required. Source: OpenID Connect
-	// Discovery 1.0, section 4.
-	Issuer string `json:"issuer,omitempty"`
+	Address
 
-	// The client ID that the provider knows this site by. Required.
-	ClientID string `json:"client_id,omitempty"`
-
-	// The client secret. Without one the site is a public client, which PKCE
-	// protects. Give it as `{env.NAME}` or `{file./path}`: the placeholder is
-	// read whenever the secret is needed, and the secret stands in no
-	// configuration. Default: none.
-	ClientSecret string `json:"client_secret,omitempty"`
-
-	// How the client authenticates at the token endpoint: `auto`, `none`,
-	// `client_secret_basic`, `client_secret_post`, `private_key_jwt` or
-	// `assertion_file`. `auto` takes what the provider's metadata advertise, and
-	// never tries one after the other. Default: `auto`. Source: OpenID Connect
-	// Core 1.0, section 9.
-	ClientAuth string `json:"client_auth,omitempty"`
-
-	// What the last two of these methods need.
-	ClientAssertion *ClientAssertion `json:"client_assertion,omitempty"`
+	Registration
 
 	// What is asked for at login.
 	Authorization *Authorization `json:"authorization,omitempty"`
+
+	// Where claims about the user come from.
+	Claims *ClaimsConfig `json:"claims,omitempty"`
 
 	Site
 
@@ -62,9 +43,6 @@ type Provider struct {
 	// How far the provider's clock may be off ours, in the dates of its
 	// tokens. Default: `60s`.
 	ClockSkew caddy.Duration `json:"clock_skew,omitempty"`
-
-	// The longest time that one call to the provider may take. Default: `10s`.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 
 const defaultPrefix = "/oauth2"
@@ -86,24 +64,6 @@ type Site struct {
 	// The path of the redirect URI, which must be registered at the provider.
 	// Default: `<prefix>/callback`.
 	CallbackPath string `json:"callback_path,omitempty"`
-}
-
-// ClientAssertion is where the JWT comes from by which the client proves who
-// it is. Source: RFC 7523.
-type ClientAssertion struct {
-	// For `private_key_jwt`: the file with the private key, in PEM and without
-	// a password. RSA of 2048 bits and more, P-256, P-384, P-521 or Ed25519. It
-	// is read whenever it is needed. The assertions are good for 60 s, for one
-	// use, and for the provider's issuer.
-	KeyFile string `json:"key_file,omitempty"`
-
-	// The ID under which the provider knows the key. Default: none is sent.
-	KeyID string `json:"key_id,omitempty"`
-
-	// For `assertion_file`: a file with an assertion that somebody else makes
-	// and renews, such as a Kubernetes service account token for the provider.
-	// It is read whenever it is needed.
-	File string `json:"file,omitempty"`
 }
 
 // LogoutConfig is how a logout goes on at the provider. The session of this
@@ -141,7 +101,8 @@ func misconfigured(option, format string, args ...any) error {
 // environment. Caddyfile and JSON come by here alike.
 func (p *Provider) validate() error {
 	for _, check := range []func() error{
-		p.validateClient, p.validateAuthorization, p.validateSite, p.validateSecrets, p.validateSession, p.validateLogout,
+		p.validateAddress, p.validateRegistration, p.validateAuthorization, p.validateClaims, p.validateSite, p.validateSecrets,
+		p.validateSession, p.validateLogout,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -149,71 +110,6 @@ func (p *Provider) validate() error {
 	}
 	if p.ClockSkew < 0 {
 		return misconfigured("clock_skew", "must be positive")
-	}
-	if p.Timeout < 0 {
-		return misconfigured("timeout", "must be positive")
-	}
-	return nil
-}
-
-func (p *Provider) validateClient() error {
-	if p.Issuer == "" {
-		return misconfigured("issuer", "is required: the URL of the OpenID Provider")
-	}
-	if err := checkPlaceholders(p.Issuer); err != nil {
-		return misconfigured("issuer", "%v", err)
-	}
-	if !hasPlaceholder(p.Issuer) {
-		if err := rp.CheckIssuer(p.Issuer); err != nil {
-			return misconfigured("issuer", "%v: write it as the provider does, https://…", err)
-		}
-	}
-	if p.ClientID == "" {
-		return misconfigured("client_id", "is required: the ID under which this site is registered at the provider")
-	}
-	if err := checkPlaceholders(p.ClientID); err != nil {
-		return misconfigured("client_id", "%v", err)
-	}
-	if err := checkPlaceholders(p.ClientSecret); err != nil {
-		return misconfigured("client_secret", "%v", err)
-	}
-	switch rp.AuthMethod(p.ClientAuth) {
-	case "", rp.AuthAuto:
-	case rp.AuthNone:
-		if p.ClientSecret != "" {
-			return misconfigured("client_auth", "none contradicts client_secret: leave one of them out")
-		}
-	case rp.AuthBasic, rp.AuthPost:
-		if p.ClientSecret == "" {
-			return misconfigured("client_auth", "%s needs a client_secret", p.ClientAuth)
-		}
-	case rp.AuthPrivateKeyJWT, rp.AuthAssertionFile:
-		return p.validateAssertion()
-	case "tls":
-		return misconfigured("client_auth", "%s is not yet supported", p.ClientAuth)
-	default:
-		return misconfigured("client_auth", "%q is none of auto, none, client_secret_basic, client_secret_post, private_key_jwt, assertion_file", p.ClientAuth)
-	}
-	if p.ClientAssertion != nil {
-		return misconfigured("client_auth", "an assertion needs private_key_jwt or assertion_file")
-	}
-	return nil
-}
-
-func (p *Provider) validateAssertion() error {
-	a := p.ClientAssertion
-	switch {
-	case p.ClientSecret != "":
-		return misconfigured("client_auth", "%s contradicts client_secret: leave one of them out", p.ClientAuth)
-	case a == nil, p.ClientAuth == string(rp.AuthPrivateKeyJWT) && (a.KeyFile == "" || a.File != ""):
-		return misconfigured("client_auth", "write it as: private_key_jwt <key.pem> [<kid>], or assertion_file <path>")
-	case p.ClientAuth == string(rp.AuthAssertionFile) && (a.File == "" || a.KeyFile != "" || a.KeyID != ""):
-		return misconfigured("client_auth", "write it as: assertion_file <path>")
-	}
-	for _, path := range []string{a.KeyFile, a.File} {
-		if err := checkPlaceholders(path); err != nil {
-			return misconfigured("client_auth", "%v", err)
-		}
 	}
 	return nil
 }
@@ -314,7 +210,7 @@ func checkAbsoluteURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Opaque != "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '\\' }):
-		return fmt.Errorf("%q is not a URL: write it as it is registered at the provider, https://app.example.com/bye", text)
+		return fmt.Errorf("%q is not a URL: write the whole of it, https://app.example.com/bye", text)
 	case u.Scheme != "https" && (u.Scheme != "http" || !rp.IsLoopback(u.Hostname())):
 		return fmt.Errorf("%q must be https", text)
 	default:

@@ -94,12 +94,12 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if err := errors.Join(cfg.validate(), cfg.validateEndpoints(name)); err != nil {
 		return nil, err
 	}
-	issuer, err := resolve(cfg.Issuer)
+	issuer, err := resolveIssuer(cfg.Issuer)
 	if err != nil {
 		return nil, misconfigured("issuer", "%v", err)
 	}
-	if err := rp.CheckIssuer(issuer); err != nil {
-		return nil, misconfigured("issuer", "%v", err)
+	if err := checkIssuer(issuer); err != nil {
+		return nil, err
 	}
 	if rp.IsRootIssuer(issuer) {
 		issuer = strings.TrimSuffix(issuer, "/") // the one slash that is forgiven makes no difference
@@ -128,7 +128,7 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if p.site.origins, err = resolveOrigins(cfg.PublicURL); err != nil {
 		return nil, err
 	}
-	if err := p.loadPools(sharedKey{issuer, clientID, cookieStem}, time.Duration(cfg.Timeout)); err != nil {
+	if err := p.loadPools(ctx, sharedKey{issuer, clientID, cookieStem}, cfg); err != nil {
 		return nil, err
 	}
 	if err := p.configureClient(cfg, clientID); err != nil {
@@ -140,10 +140,23 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if err := p.configureSealing(ctx, cfg, cookieStem); err != nil {
 		return nil, err
 	}
+	p.sayQuirk(rp.QuirkOf(issuer))
 	// Secrets must not stand in exported fields any longer: Caddy logs those
 	// of a handler when its servers trace (K4).
 	cfg.ClientSecret, cfg.CookieSecret = "", nil
 	return p, nil
+}
+
+// sayQuirk says once, at the start, what is done for this provider because of
+// its name: each by an option can be had otherwise.
+func (p *relyingParty) sayQuirk(quirk rp.Quirk) {
+	if quirk.Name == "" {
+		return
+	}
+	p.app.onStart(func() {
+		p.logger.Info("this provider is known", zap.String("provider", p.name), zap.String("quirk", quirk.Name),
+			zap.String("does", quirk.Does), zap.String("note", quirk.Note))
+	})
 }
 
 func resolveOrigins(urls []string) (origins, error) {
@@ -162,16 +175,20 @@ func resolveOrigins(urls []string) (origins, error) {
 	return o, nil
 }
 
-func (p *relyingParty) loadPools(key sharedKey, timeout time.Duration) (err error) {
+func (p *relyingParty) loadPools(ctx caddy.Context, key sharedKey, cfg *Provider) (err error) {
 	if p.shared, err = loadShared(key); err != nil {
 		return err
 	}
 	p.app.onCleanup(func() { _, _ = sharedPool.Delete(key) })
-	provider, err := loadProvider(key.issuer, timeout)
+	calls, err := newCalls(ctx, key.issuer, cfg)
 	if err != nil {
 		return err
 	}
-	p.app.onCleanup(func() { _, _ = providerPool.Delete(providerKey(key.issuer, timeout)) })
+	provider, release, err := calls.load()
+	if err != nil {
+		return err
+	}
+	p.app.onCleanup(release)
 	p.client = &rp.Client{Provider: provider, ClientID: key.clientID}
 	return nil
 }
@@ -200,8 +217,9 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 		}
 		c.Audience, c.Resources, c.Connection = a.Audience, a.Resources, a.Connection
 		c.Organizations, c.MaxAge, c.ACRValues = a.Organizations, time.Duration(a.MaxAge), a.ACRValues
-		c.ResourceOnRefresh = a.ResourceOnRefresh
+		c.ResourceOnRefresh, c.ResponseMode, c.Tenants = a.ResourceOnRefresh, a.ResponseMode, a.Tenants
 	}
+	cfg.Claims.configure(c)
 	return nil
 }
 
@@ -244,10 +262,12 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 	c := p.client
 	binding := []string{
 		c.Provider.Issuer(), c.ClientID, cookieStem, c.Audience, strings.Join(c.Resources, " "), strings.Join(c.Scopes, " "),
+		fmt.Sprint(c.ClaimsFrom, c.Userinfo),
 	}
 	tag := sha256.Sum256([]byte(strings.Join(binding[:3], "\x00")))
 	p.logins = &loginStates{
 		tag:   hex.EncodeToString(tag[:4]),
+		post:  cfg.formPost(),
 		state: sealed.NewBox(keys, "state", binding...),
 		box:   sealed.NewBox(keys, "login", binding...),
 	}

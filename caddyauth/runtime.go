@@ -1,18 +1,12 @@
 package caddyauth
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
-	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
@@ -38,8 +32,8 @@ type shared struct {
 	superseded  session.Revocations            // by another login in the same browser
 	keys        atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
-	// opaqueToken and noS256 are said once in a process's life.
-	opaqueToken, noS256 sync.Once
+	// These are said once in a process's life.
+	opaqueToken, noS256, overage sync.Once
 }
 
 // Destruct implements caddy.Destructor.
@@ -55,45 +49,9 @@ func loadShared(key sharedKey) (*shared, error) {
 	return value.(*shared), nil
 }
 
-// pooledProvider is a provider's metadata, keys and connections.
-type pooledProvider struct {
-	*rp.Provider
-	transport *http.Transport
-}
-
-// Destruct implements caddy.Destructor.
-func (p *pooledProvider) Destruct() error {
-	p.transport.CloseIdleConnections()
-	return nil
-}
-
-// poolSecret makes the keys of providerPool say nothing about what they were
-// made of, which will include credentials.
+// poolSecret makes the keys of providerPool, and the fingerprints of inline
+// providers, say nothing about what they were made of.
 var poolSecret = sync.OnceValue(func() (secret [32]byte) {
 	_, _ = rand.Read(secret[:])
 	return secret
 })
-
-// providerKey is a MAC of all that shapes the calls to a provider, so that a
-// change of any of it makes new ones.
-func providerKey(issuer string, timeout time.Duration) [sha256.Size]byte {
-	secret := poolSecret()
-	mac := hmac.New(sha256.New, secret[:])
-	_ = binary.Write(mac, binary.BigEndian, int64(timeout))
-	mac.Write([]byte(issuer))
-	return [sha256.Size]byte(mac.Sum(nil))
-}
-
-func loadProvider(issuer string, timeout time.Duration) (*rp.Provider, error) {
-	value, _, err := providerPool.LoadOrNew(providerKey(issuer, timeout), func() (caddy.Destructor, error) {
-		transport := rp.NewTransport()
-		return &pooledProvider{
-			Provider:  rp.NewProvider(rp.ProviderConfig{Issuer: issuer, Transport: transport, Timeout: timeout}),
-			transport: transport,
-		}, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return value.(*pooledProvider).Provider, nil
-}

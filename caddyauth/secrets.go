@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 
@@ -54,29 +53,6 @@ func secretReader(text string) func() (rp.Secret, error) {
 		secret, err := resolve(text)
 		return rp.NewSecret(secret), err
 	}
-}
-
-// useAssertion has a client prove who it is by a JWT, and looks whether that
-// can work.
-func useAssertion(c *rp.Client, a *ClientAssertion) error {
-	path, err := resolve(a.KeyFile + a.File) // one of them is given
-	if err != nil {
-		return err
-	}
-	read := func() ([]byte, error) { return os.ReadFile(path) } //nolint:gosec // the operator names the file
-	data, err := read()
-	if err != nil {
-		return err
-	}
-	if a.KeyFile == "" {
-		c.Assertion = rp.AssertionFile(read)
-		return nil
-	}
-	c.Assertion = rp.PrivateKeyJWT(read, a.KeyID)
-	if err := rp.CheckPrivateKey(data); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
 }
 
 // exampleWord betrays a secret that somebody copied from a manual.

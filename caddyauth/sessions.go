@@ -102,29 +102,16 @@ func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*se
 		return nil, err
 	}
 	// From here on the old refresh token is spent: what is not kept is revoked.
-	token, err := p.refreshedIDToken(ctx, metadata, grant, s)
+	who, err := p.client.IdentifyAgain(ctx, metadata, grant, &s.Identity)
+	if errors.Is(err, rp.ErrNoKeys) {
+		p.logger.Warn("refreshed tokens cannot be checked for claims, and the old claims stay", zap.String("provider", p.name), zap.Error(err))
+		who, err = nil, nil
+	}
 	if err != nil {
 		p.revoke(&session.Session{Tokens: session.Tokens{RefreshToken: grant.RefreshToken}})
 		return nil, err
 	}
-	return s.Refreshed(grant, token, p.now())
-}
-
-// refreshedIDToken checks an ID token that came with a refresh, which need
-// not be there. If the keys to check it with cannot be had now, it is not
-// used; but the refresh token that came with it is, for the old one is spent.
-func (p *relyingParty) refreshedIDToken(ctx context.Context, m *rp.Metadata, grant *rp.Grant, s *session.Session) (*rp.IDToken, error) {
-	if !p.client.ExpectsIDToken() || grant.IDToken.Empty() {
-		return nil, nil
-	}
-	token, err := p.client.VerifyIDToken(ctx, m, grant.IDToken, rp.Expected{
-		AccessToken: grant.AccessToken, Previous: &rp.IDToken{Subject: s.Subject, Claims: s.Claims},
-	})
-	if errors.Is(err, rp.ErrNoKeys) {
-		p.logger.Warn("a refreshed ID token cannot be checked, and is not used", zap.String("provider", p.name), zap.Error(err))
-		return nil, nil
-	}
-	return token, err
+	return s.Refreshed(grant, who, p.now()), nil
 }
 
 // renew writes a session that is newer than the one the browser has: its

@@ -31,7 +31,7 @@ func TestShownTokensAreForgotten(t *testing.T) {
 	refresh := func(s *session.Session) *session.Session {
 		got, _, err := p.shared.refresher.Fresh(t.Context(), s, session.Refresh{
 			Key: p.flightKey(s), Keep: 24 * time.Hour, Now: now, Do: func(_ context.Context, s *session.Session) (*session.Session, error) {
-				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("new"), RefreshToken: rp.NewSecret("r"), Expiry: now.Add(time.Hour)}, nil, now)
+				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("new"), RefreshToken: rp.NewSecret("r"), Expiry: now.Add(time.Hour)}, nil, now), nil
 			},
 		})
 		if err != nil {
@@ -39,7 +39,7 @@ func TestShownTokensAreForgotten(t *testing.T) {
 		}
 		return got
 	}
-	old := session.New(&rp.Grant{AccessToken: rp.NewSecret("old"), RefreshToken: rp.NewSecret("r"), Expiry: now}, nil, now)
+	old := session.New(&rp.Grant{AccessToken: rp.NewSecret("old"), RefreshToken: rp.NewSecret("r"), Expiry: now}, new(rp.Identity), now)
 	renewed := refresh(old)
 	header := http.Header{}
 	if err := p.sessions.https.Save(t.Context(), header, nil, renewed); err != nil {
@@ -55,7 +55,7 @@ func TestShownTokensAreForgotten(t *testing.T) {
 			}
 		}
 		now = now.Add(5 * time.Minute)
-		refresh(session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: now}, nil, now))
+		refresh(session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: now}, new(rp.Identity), now))
 		if latest, _ := p.shared.refresher.Latest(p.flightKey(old), old); (latest != old) == shown {
 			t.Errorf("shown: %v, kept: %v", shown, latest != old)
 		}
@@ -77,7 +77,7 @@ func TestSlowAnswersSlideNothing(t *testing.T) {
 		r := newRequest(http.MethodGet, "https://app.test/", http.Header{})
 		a, _ := p.authState(r)
 		a.asked = now.Add(-tc.took)
-		a.session = session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret(tc.refresh), Expiry: now.Add(time.Hour)}, nil, now)
+		a.session = session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret(tc.refresh), Expiry: now.Add(time.Hour)}, new(rp.Identity), now)
 		w := http.Header{}
 		if err := p.save(w, r, a, a.session); err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func TestAnswersAreHeldOnceAndNotForLong(t *testing.T) {
 			landing := make(chan struct{})
 			time.AfterFunc(lands, func() { close(landing) })
 			a.due, a.landing, a.asked = true, landing, time.Now()
-			a.session = session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+			a.session = session.New(&rp.Grant{AccessToken: rp.NewSecret("x"), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, new(rp.Identity), time.Now())
 			began := time.Now()
 			for range 2 {
 				p.catchUp(http.Header{}, a)

@@ -64,7 +64,7 @@ func sessionCookies(t testing.TB, h *Handler, token string) []string {
 	}
 	grant := &rp.Grant{AccessToken: rp.NewSecret(token), Expiry: time.Now().Add(time.Hour)}
 	header := http.Header{}
-	s := session.New(grant, &rp.IDToken{Subject: "alice", Claims: set}, time.Now())
+	s := session.New(grant, &rp.Identity{Subject: "alice", Sources: []rp.SourcedClaims{{From: rp.FromIDToken, Claims: set}}}, time.Now())
 	if err := h.party.sessions.https.Save(t.Context(), header, nil, s); err != nil {
 		t.Fatal(err)
 	}

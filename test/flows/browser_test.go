@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"html"
 	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,8 +23,9 @@ import (
 type browser struct {
 	t       testing.TB
 	jar     http.CookieJar
-	secrets []string // the values of all cookies of ours that it got
-	patient bool     // whether it tries again when Caddy, which reloads, hangs up
+	secrets []string        // the values of all cookies of ours that it got
+	foreign map[string]bool // the names of cookies that go with a foreign page's form, too: SameSite=None
+	patient bool            // whether it tries again when Caddy, which reloads, hangs up
 }
 
 func (w *world) browser() *browser {
@@ -94,8 +97,11 @@ func (b *browser) do(method, target string, header http.Header, body string) ans
 
 func (b *browser) send(req *http.Request) answer {
 	b.t.Helper()
+	fromElsewhere := req.Method == http.MethodPost && req.Header.Get("Sec-Fetch-Site") == "cross-site"
 	for _, c := range b.jar.Cookies(req.URL) {
-		req.AddCookie(c)
+		if !fromElsewhere || b.foreign[c.Name] {
+			req.AddCookie(c)
+		}
 	}
 	resp, err := plain.RoundTrip(req)
 	// Caddy closes the listeners of an old configuration after a reload has
@@ -113,6 +119,10 @@ func (b *browser) send(req *http.Request) answer {
 	}
 	b.jar.SetCookies(req.URL, resp.Cookies())
 	for _, c := range resp.Cookies() {
+		if b.foreign == nil {
+			b.foreign = map[string]bool{}
+		}
+		b.foreign[c.Name] = c.SameSite == http.SameSiteNoneMode && c.Secure
 		if strings.Contains(c.Name, "pkce_auth") {
 			b.secrets = append(b.secrets, c.Value)
 		}
@@ -144,6 +154,35 @@ func (b *browser) follow(a answer) answer {
 	}
 	b.t.Fatalf("more than ten redirects, the last to %s", a.Header.Get("Location"))
 	return a
+}
+
+// formField are the parts of a form that posts itself.
+var (
+	formAction = regexp.MustCompile(`<form method="post" action="([^"]*)"`)
+	formField  = regexp.MustCompile(`name="([^"]*)" value="([^"]*)"`)
+)
+
+// form is the form on a page: where it goes, and its fields.
+func (a answer) form(t testing.TB) (action string, fields url.Values) {
+	t.Helper()
+	found := formAction.FindStringSubmatch(a.body)
+	if found == nil {
+		t.Fatalf("status %d, and no form: %.300s", a.StatusCode, a.body)
+	}
+	fields = url.Values{}
+	for _, field := range formField.FindAllStringSubmatch(a.body, -1) {
+		fields.Add(html.UnescapeString(field[1]), html.UnescapeString(field[2]))
+	}
+	return html.UnescapeString(found[1]), fields
+}
+
+// post sends a foreign page's form, as a navigation.
+func (b *browser) post(action string, fields url.Values) answer {
+	b.t.Helper()
+	header := navigation.Clone()
+	header.Set("Sec-Fetch-Site", "cross-site")
+	header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return b.do(http.MethodPost, action, header, fields.Encode())
 }
 
 // fetch sends a script's request.

@@ -78,10 +78,14 @@ func TestIDPS16IDPS22AskedForIsChecked(t *testing.T) {
 			w.caddy("pkce_auth $OP public {\n" + options + "\n}\nreverse_proxy $UPSTREAM")
 			w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { claims["auth_time"] = 1_000_000_000 }})
 			b := w.browser()
-			if a := b.open(w.site + "/"); a.StatusCode != http.StatusBadGateway {
+			if a := b.open(w.site + "/"); a.StatusCode != http.StatusForbidden {
 				t.Errorf("got status %d", a.StatusCode)
 			}
-			w.noSession(b, 1)
+			tries := 2 // what another login may mend is asked for once more
+			if strings.HasPrefix(options, "organization") {
+				tries = 1
+			}
+			w.noSession(b, tries)
 			w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { good(claims) }})
 			b.login(w, "/x")
 		})

@@ -444,7 +444,7 @@ func TestM31M105RefreshWithoutKeys(t *testing.T) {
 				}
 				return len(w.refreshes()) == 2
 			})
-			w.logged("a refreshed ID token cannot be checked")
+			w.logged("refreshed tokens cannot be checked for claims, and the old claims stay")
 		})
 	}
 }

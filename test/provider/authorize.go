@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -89,12 +90,24 @@ func checkRequest(q url.Values) string {
 	}
 }
 
+// formPost has the browser post the response (OAuth 2.0 Form Post Response
+// Mode section 5).
+var formPost = template.Must(template.New("form_post").Parse(`<!DOCTYPE html><title>Submit</title><body onload="document.forms[0].submit()">
+<form method="post" action="{{.Action}}">{{range $name, $values := .Fields}}{{range $values}}
+<input type="hidden" name="{{$name}}" value="{{.}}"/>{{end}}{{end}}</form>`))
+
 // respond sends the browser back, with state and iss (RFC 9207).
 func (p *Provider) respond(w http.ResponseWriter, to *url.URL, request, response url.Values) {
 	response.Set("state", request.Get("state"))
 	response.Set("iss", p.URL)
 	if change := p.fault().Callback; change != nil {
 		change(response)
+	}
+	if request.Get("response_mode") == "form_post" {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		_ = formPost.Execute(w, map[string]any{"Action": to.String(), "Fields": response})
+		return
 	}
 	q := to.Query()
 	for name, values := range response {

@@ -30,6 +30,9 @@ type Faults struct {
 	// TokenResponse changes the token response.
 	TokenResponse func(doc map[string]any)
 
+	// Userinfo changes the answer of the userinfo endpoint.
+	Userinfo func(claims map[string]any)
+
 	// RefreshResponse changes the answer to a refresh request.
 	RefreshResponse func(doc map[string]any)
 

@@ -6,6 +6,7 @@ package provider
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -35,6 +36,9 @@ type Config struct {
 	// TokenLifetime is that of access tokens; default an hour.
 	TokenLifetime time.Duration
 
+	// TLS has the provider speak HTTPS; nil: plain HTTP.
+	TLS *tls.Config
+
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
@@ -43,6 +47,7 @@ type Config struct {
 type Client struct {
 	Secret       string
 	Key          crypto.PublicKey // for private_key_jwt
+	Certificate  []byte           // for tls_client_auth, DER
 	AuthMethod   string           // default client_secret_basic, or none without a secret
 	RedirectURIs []string         // nil: any
 }
@@ -60,6 +65,7 @@ type Provider struct {
 	mu        sync.Mutex
 	faults    Faults
 	codes     map[string]*grant
+	accesses  map[string]*grant
 	refreshes map[string]*refreshToken
 	jtis      map[string]bool
 	requests  []Request
@@ -68,7 +74,7 @@ type Provider struct {
 
 // Request is a request that an endpoint got.
 type Request struct {
-	Endpoint string // "metadata", "keys", "authorize", "token", "revoke", "end_session"
+	Endpoint string // "metadata", "keys", "authorize", "token", "userinfo", "revoke", "end_session"
 	Method   string
 	Header   http.Header
 	Form     url.Values // query and body
@@ -92,7 +98,12 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 		keys:  newKeyring(),
 		codes: make(map[string]*grant),
 
+		accesses:  make(map[string]*grant),
 		refreshes: make(map[string]*refreshToken),
+	}
+	if cfg.TLS != nil {
+		p.URL = "https://" + listener.Addr().String()
+		listener = tls.NewListener(listener, cfg.TLS)
 	}
 	mux := http.NewServeMux()
 	for path, endpoint := range map[string]struct {
@@ -103,6 +114,7 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 		"/keys":                             {"keys", p.serveKeys},
 		"/authorize":                        {"authorize", p.serveAuthorize},
 		"/token":                            {"token", p.serveToken},
+		"/userinfo":                         {"userinfo", p.serveUserinfo},
 		"/revoke":                           {"revoke", p.serveRevoke},
 		"/end-session":                      {"end_session", p.serveEndSession},
 	} {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -29,6 +30,7 @@ func (p *Provider) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 		"scopes_supported":                               []string{"openid", "profile", "email", "offline_access"},
 		"revocation_endpoint":                            p.URL + "/revoke",
 		"end_session_endpoint":                           p.URL + "/end-session",
+		"userinfo_endpoint":                              p.URL + "/userinfo",
 	}
 	if change := p.fault().Metadata; change != nil {
 		change(doc)
@@ -99,6 +101,15 @@ func (p *Provider) authenticate(r *http.Request) (id, problem string) {
 	if !ok {
 		return "", "unknown client"
 	}
+	if client.Certificate != nil {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || !bytes.Equal(r.TLS.PeerCertificates[0].Raw, client.Certificate) {
+			return "", "the client's certificate is wanted"
+		}
+		if basic || r.PostForm.Has("client_secret") || r.PostForm.Has("client_assertion") {
+			return "", "more than one client authentication"
+		}
+		return id, ""
+	}
 	if client.Key != nil {
 		return id, p.checkAssertion(id, client.Key, r.PostForm)
 	}
@@ -152,6 +163,9 @@ func (p *Provider) tokens(g *grant, form url.Values) map[string]any {
 			"iat": now.Unix(), "exp": now.Add(p.cfg.TokenLifetime).Unix(), "jti": randomText(),
 		})
 	}
+	p.mu.Lock()
+	p.accesses[access] = g
+	p.mu.Unlock()
 	doc := map[string]any{
 		"access_token": p.issue(access),
 		"token_type":   "Bearer",

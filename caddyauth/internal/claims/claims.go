@@ -13,8 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -27,10 +27,10 @@ var ErrMissing = errors.New("claim is missing")
 // that still is a date (RFC 7519 section 2).
 const maxNumericDate = 253402300799
 
-// Set is the claims of one token. The zero value has none. It is immutable
-// and may be read concurrently.
+// Set is the claims of one token, or what was put together of several. The
+// zero value has none. It is immutable and may be read concurrently.
 type Set struct {
-	raw     []byte
+	raw     []byte // as it was parsed; nil for a set that was put together
 	members map[string]any
 }
 
@@ -77,34 +77,43 @@ func Parse(data []byte, guarded ...string) (Set, error) {
 	return Set{raw: bytes.Clone(data), members: members}, nil
 }
 
-// Keeping returns the set with those of the named claims that it lacks and
-// the older one has.
-func (s Set) Keeping(older Set, names ...string) (Set, error) {
-	var missing []string
-	for _, name := range names {
-		if !s.Has(name) && older.Has(name) {
-			missing = append(missing, name)
+// Join returns the claims of several sets. Of a claim that more than one has,
+// the first set's counts, whole: objects are not put together.
+func Join(sets ...Set) Set {
+	if len(sets) == 1 {
+		return sets[0]
+	}
+	members := make(map[string]any)
+	for _, set := range slices.Backward(sets) {
+		for name, value := range set.members {
+			if value != nil {
+				members[name] = value
+			}
 		}
 	}
-	if len(missing) == 0 {
-		return s, nil
-	}
-	members := maps.Clone(s.members)
-	if members == nil {
-		members = make(map[string]any)
-	}
-	for _, name := range missing {
-		members[name] = older.members[name]
-	}
-	raw, err := json.Marshal(members) // numbers keep their digits: they are json.Number
-	if err != nil {
-		return Set{}, err
-	}
-	return Set{raw: raw, members: members}, nil
+	return Set{members: members}
 }
 
-// Raw returns the JSON text that was parsed. The caller must not change it.
-func (s Set) Raw() []byte { return s.raw }
+// Filter returns the claims whose names are wanted.
+func (s Set) Filter(wanted func(name string) bool) Set {
+	members := make(map[string]any)
+	for name, value := range s.members {
+		if wanted(name) {
+			members[name] = value
+		}
+	}
+	return Set{members: members}
+}
+
+// Raw returns the claims as JSON: for a set that was parsed, the very text,
+// which the caller must not change. It is empty for a set without claims.
+func (s Set) Raw() []byte {
+	if s.raw != nil || len(s.members) == 0 {
+		return s.raw
+	}
+	raw, _ := json.Marshal(s.members) // never fails: it was JSON, and numbers keep their digits
+	return raw
+}
 
 // Has reports whether the claim is there and not null.
 func (s Set) Has(name string) bool { return s.members[name] != nil }
@@ -119,6 +128,18 @@ func (s Set) Text(name string) (string, error) {
 		return v, nil
 	default:
 		return "", errors.New("claim is not a string")
+	}
+}
+
+// Object returns a claim that must be a JSON object.
+func (s Set) Object(name string) (Set, error) {
+	switch v := s.members[name].(type) {
+	case nil:
+		return Set{}, ErrMissing
+	case map[string]any:
+		return Set{members: v}, nil
+	default:
+		return Set{}, errors.New("claim is not an object")
 	}
 }
 

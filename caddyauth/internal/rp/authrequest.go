@@ -1,8 +1,10 @@
 package rp
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -92,6 +94,19 @@ func (c *Client) options() []Param {
 	return params
 }
 
+// The response modes (OAuth 2.0 Multiple Response Type Encoding Practices
+// section 2.1, OAuth 2.0 Form Post Response Mode). The first is what the
+// protocol does unasked.
+const (
+	ResponseModeQuery    = "query"
+	ResponseModeFormPost = "form_post"
+)
+
+// responseMode is how the authorization response comes.
+func (a *Authorization) responseMode(m *Metadata) string {
+	return cmp.Or(a.ResponseMode, m.Quirk.ResponseMode, ResponseModeQuery)
+}
+
 // CheckLoginParam says whether a link to our login may add a parameter of that
 // name. What shapes the tokens may not come from a link.
 func CheckLoginParam(name string) error {
@@ -111,6 +126,9 @@ func CheckLoginParam(name string) error {
 // endpoint's own URL has stay, RFC 6749 section 3.1; one of ours among them
 // is an error, for the provider would get it twice.
 func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
+	if err := errors.Join(c.checkTenants(m), m.Quirk.refusal()); err != nil {
+		return "", err
+	}
 	endpoint, err := url.Parse(m.AuthorizationEndpoint)
 	if err != nil {
 		return "", fmt.Errorf("%w: authorization endpoint: not a URL", ErrMisconfigured)
@@ -138,6 +156,9 @@ func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
 	add("code_challenge", oauth2.S256ChallengeFromVerifier(r.Verifier.Reveal()))
 	add("code_challenge_method", "S256")
 	add("audience", c.Audience)
+	if mode := c.responseMode(m); mode != ResponseModeQuery {
+		add("response_mode", mode)
+	}
 	for _, p := range c.options() {
 		if !slices.ContainsFunc(r.Extra, func(extra Param) bool { return extra.Name == p.Name }) {
 			add(p.Name, p.Value)

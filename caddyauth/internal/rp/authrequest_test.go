@@ -217,7 +217,7 @@ func TestIDPS19A50A51R13CheckIssuer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := r.CheckIssuer(tc.metadata); (err == nil) != tc.ok {
+			if err := new(Client).CheckIssuer(tc.metadata, r); (err == nil) != tc.ok {
 				t.Errorf("got %v, want ok %v", err, tc.ok)
 			}
 		})

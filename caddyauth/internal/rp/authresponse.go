@@ -1,7 +1,6 @@
 package rp
 
 import (
-	"crypto/subtle"
 	"fmt"
 	"net/url"
 )
@@ -18,6 +17,9 @@ type AuthResponse struct {
 	hasIssuer bool
 }
 
+// Empty reports whether the provider said nothing.
+func (r *AuthResponse) Empty() bool { return r.Code.Empty() && r.Error == nil }
+
 // responseParams must not stand twice. All others are ignored.
 var responseParams = []string{"state", "code", "iss", "error", "error_description"}
 
@@ -26,7 +28,8 @@ const (
 	maxResponseSize = 16 << 10
 )
 
-// ParseAuthResponse reads the callback's query. What could be read in two
+// ParseAuthResponse reads the callback's query, or the form that was posted to
+// it. What could be read in two
 // ways is refused: a malformed query, of which url.Values keeps the rest
 // (F19), a parameter that stands twice (A49), a code beside an error (M43).
 func ParseAuthResponse(rawQuery string) (*AuthResponse, error) {
@@ -64,11 +67,11 @@ func ParseAuthResponse(rawQuery string) (*AuthResponse, error) {
 // CheckIssuer compares the response's issuer with the one that the request
 // went to (RFC 9207 section 2.4): it must be the same whenever it is there,
 // and be there when the provider announces it. Errors are checked like codes.
-func (r *AuthResponse) CheckIssuer(m *Metadata) error {
+func (c *Client) CheckIssuer(m *Metadata, r *AuthResponse) error {
 	switch {
 	case !r.hasIssuer && m.IssuerInResponse:
 		return fmt.Errorf("%w: iss is missing, which the provider announces", ErrInvalid)
-	case r.hasIssuer && subtle.ConstantTimeCompare([]byte(r.issuer), []byte(m.Issuer)) != 1:
+	case r.hasIssuer && !c.IsIssuer(m, r.issuer):
 		return fmt.Errorf("%w: iss names another provider", ErrInvalid)
 	default:
 		return nil

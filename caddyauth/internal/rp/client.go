@@ -24,6 +24,10 @@ const (
 
 	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
 	AuthAssertionFile AuthMethod = "assertion_file" // an assertion that somebody else made
+
+	// AuthTLS proves it by the certificate of the connection (RFC 8705 section
+	// 2), which is the business of ProviderConfig.ClientTransport.
+	AuthTLS AuthMethod = "tls"
 )
 
 // DefaultClockSkew is how far the provider's clock may be off ours.
@@ -49,6 +53,12 @@ type Client struct {
 	// DefaultClockSkew, a negative value none.
 	ClockSkew time.Duration
 
+	// ClaimsFrom are the sources of claims, in order; empty means the ID token.
+	ClaimsFrom []ClaimSource
+
+	// Userinfo adds userinfo to them, as the last.
+	Userinfo bool
+
 	Authorization
 }
 
@@ -73,8 +83,17 @@ type Authorization struct {
 	// authorization request and with the code.
 	Resources []string
 
-	// ResourceOnRefresh sends them with refresh requests, too.
-	ResourceOnRefresh bool
+	// ResourceOnRefresh sends them with refresh requests, too; nil leaves it to
+	// the provider's quirk.
+	ResourceOnRefresh *bool
+
+	// ResponseMode is how the authorization response comes; empty leaves it to
+	// the provider's quirk, and to the protocol.
+	ResponseMode string
+
+	// Tenants are those whose users may log in, at a provider for many; empty
+	// means any, at a provider for one.
+	Tenants []string
 
 	// Connection is the Auth0 connection to log in with; empty sends none.
 	Connection string
@@ -102,6 +121,9 @@ const offlineAccess = "offline_access"
 // scope gives the scope parameter for a provider.
 func (a *Authorization) scope(m *Metadata) string {
 	scopes := a.Scopes
+	if !a.ScopesAsWritten && len(m.Quirk.Scopes) > 0 {
+		scopes = m.Quirk.Scopes
+	}
 	if a.OfflineAccess && !a.ScopesAsWritten && m.OfflineAccess && !slices.Contains(scopes, offlineAccess) {
 		scopes = append(slices.Clip(scopes), offlineAccess)
 	}
@@ -123,7 +145,7 @@ func (c *Client) authenticate(m *Metadata, header http.Header, form url.Values) 
 		return err
 	}
 	switch method {
-	case AuthNone:
+	case AuthNone, AuthTLS:
 		form.Set("client_id", c.ClientID)
 		return nil
 	case AuthPrivateKeyJWT, AuthAssertionFile:

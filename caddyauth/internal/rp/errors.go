@@ -112,6 +112,14 @@ func (e *CheckError) Error() string { return fmt.Sprintf("ID token: %s: %v", e.C
 // Unwrap gives the reason.
 func (e *CheckError) Unwrap() error { return e.Err }
 
+// NeedsReauthentication reports whether the user is who they say, but proved
+// it too long ago or in another way than was asked for.
+func (e *CheckError) NeedsReauthentication() bool { return e.Check == "auth_time" || e.Check == "acr" }
+
+// RefusesUser reports whether nothing is wrong with the token, but its user is
+// not one of those who may log in.
+func (e *CheckError) RefusesUser() bool { return e.Check == "organization" || e.Check == "tenant" }
+
 // Is makes every failed check an ErrInvalid, unless the keys to check with
 // could not be had.
 func (e *CheckError) Is(target error) bool {

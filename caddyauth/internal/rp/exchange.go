@@ -57,7 +57,11 @@ func (c *Client) Exchange(ctx context.Context, m *Metadata, code Secret, r AuthR
 
 func (c *Client) tokenRequest(ctx context.Context, m *Metadata, form url.Values) (*Grant, error) {
 	sent := c.Provider.now()
-	resp, err := c.post(ctx, m, m.TokenEndpoint, form)
+	endpoint, err := c.endpoint(m, func(e *Endpoints) *string { return &e.TokenEndpoint })
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.post(ctx, m, endpoint, form)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +96,19 @@ func (c *Client) post(ctx context.Context, m *Metadata, endpoint string, form ur
 	// One connection per token request: what a provider sends after its answer
 	// on a connection that is kept, net/http writes into the process's log.
 	req.Close = true
+	if c.Auth == AuthTLS {
+		return c.Provider.clientCaller.do(req, maxTokenResponseSize)
+	}
 	return c.Provider.caller.do(req, maxTokenResponseSize)
+}
+
+// endpoint is where a request goes in which we must prove who we are: one that
+// comes with a certificate, to the endpoint that asks for it.
+func (c *Client) endpoint(m *Metadata, of func(*Endpoints) *string) (string, error) {
+	if c.Auth != AuthTLS {
+		return *of(&m.Endpoints), nil
+	}
+	return *of(&m.aliases), m.aliasesErr
 }
 
 // refusal reads an answer that is not what was asked for; nil if it may be.

@@ -41,7 +41,7 @@ func authorize(t testing.TB, c *Client) (Secret, AuthRequest) {
 	if response.State != "the-state" {
 		t.Fatalf("state: got %q", response.State)
 	}
-	if err := response.CheckIssuer(metadata(t, c)); err != nil {
+	if err := c.CheckIssuer(metadata(t, c), response); err != nil {
 		t.Fatal(err)
 	}
 	return response.Code, r

@@ -75,7 +75,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // parseGrant reads the body of a token response with status 200.
 func parseGrant(body []byte, sent time.Time) (*Grant, error) {
-	c := &Client{Provider: &Provider{now: time.Now}}
+	c := &Client{Provider: NewProvider(ProviderConfig{})}
 	return c.grant(&response{status: http.StatusOK, body: body}, nil, sent)
 }
 

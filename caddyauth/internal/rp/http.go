@@ -20,6 +20,7 @@ const (
 	maxMetadataSize      = 256 << 10
 	maxKeySetSize        = 512 << 10
 	maxTokenResponseSize = 256 << 10
+	maxUserinfoSize      = 256 << 10
 )
 
 // DefaultTimeout bounds one call to the provider, body included.
@@ -93,7 +94,9 @@ type response struct {
 func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
-	req.Header.Set("Accept", "application/json")
+	if req.Header.Get("Accept") == "" {
+		req.Header.Set("Accept", "application/json")
+	}
 	req.Header.Set("User-Agent", "caddy-pkce-auth")
 	resp, err := c.client.Do(req.WithContext(ctx))
 	if err != nil {
@@ -116,7 +119,7 @@ func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 // fetch gets a document and reads it. It runs in goroutines of its own, where
 // a panic would end the process with every session in it; so one in a library
 // that reads what a provider sent becomes an error.
-func fetch[T any](ctx context.Context, c *caller, target string, limit int64, parse func([]byte) (T, error)) (doc T, err error) {
+func fetch[T any](ctx context.Context, c *caller, target string, limit int64, parse func(*response) (T, error)) (doc T, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			err = fmt.Errorf("%w: reading it panicked: %s", ErrInvalid, printable(fmt.Sprint(panicked), maxTransportError))
@@ -133,7 +136,7 @@ func fetch[T any](ctx context.Context, c *caller, target string, limit int64, pa
 	if resp.status != http.StatusOK {
 		return doc, statusError(resp.status)
 	}
-	return parse(resp.body)
+	return parse(resp)
 }
 
 // statusError says what an unexpected status means. Redirects are not

@@ -45,7 +45,7 @@ const maxIDTokenAge = 10 * time.Minute
 
 // guardedClaims are the claims that decide, whose names nobody may imitate.
 var guardedClaims = []string{
-	"iss", "sub", "aud", "azp", "exp", "nbf", "iat", "nonce", "at_hash", "acr", "amr", "auth_time", "sid", "org_id", "org_name",
+	"iss", "sub", "aud", "azp", "exp", "nbf", "iat", "nonce", "at_hash", "acr", "amr", "auth_time", "sid", "org_id", "org_name", "tid", "session_expiry",
 }
 
 // candidate is an ID token under examination. The checks before "claims" fill
@@ -85,6 +85,8 @@ var idTokenChecks = []struct {
 	{"auth_time", checkAuthTime},
 	{"acr", checkACR},
 	{"organization", checkOrganization},
+	{"tenant", checkTenant},
+	{"session_expiry", checkSessionExpiry},
 }
 
 // VerifyIDToken runs the checklist. The error is a *CheckError that names the
@@ -124,12 +126,7 @@ func checkFormat(_ context.Context, t *candidate) error {
 // critical extension, and no type of another kind of JWT (RFC 8725 sections
 // 3.1, 3.11): access and logout tokens carry "at+jwt" and "logout+jwt".
 func checkHeader(_ context.Context, t *candidate) error {
-	encoded, _, _ := strings.Cut(t.raw, ".")
-	data, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
-	if err != nil {
-		return errors.New("is not base64url")
-	}
-	header, err := claims.Parse(data, "alg", "typ", "crit")
+	header, err := jwtHeader(t.raw)
 	if err != nil {
 		return err
 	}
@@ -153,6 +150,16 @@ func checkHeader(_ context.Context, t *candidate) error {
 		return fmt.Errorf("typ %.32q is that of another kind of token", typ)
 	}
 	return nil
+}
+
+// jwtHeader reads the header of a JWT, which nothing vouches for yet.
+func jwtHeader(raw string) (claims.Set, error) {
+	encoded, _, _ := strings.Cut(raw, ".")
+	data, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return claims.Set{}, errors.New("is not base64url")
+	}
+	return claims.Parse(data, "alg", "typ", "crit")
 }
 
 // checkSignature leaves the verification to go-oidc, over our own keys. What
@@ -183,13 +190,23 @@ func checkClaims(_ context.Context, t *candidate) (err error) {
 	return err
 }
 
+// checkIssuer wants exactly the provider's issuer, which for a template is that
+// of the user's own tenant.
 func checkIssuer(_ context.Context, t *candidate) error {
 	iss, err := t.claims.Text("iss")
 	if err != nil {
 		return err
 	}
-	if iss != t.metadata.Issuer {
-		return fmt.Errorf("is %.200q, not %.200q", iss, t.metadata.Issuer)
+	want := t.metadata.Issuer
+	if strings.Contains(want, tenantPlaceholder) {
+		tid, err := t.claims.Text("tid")
+		if err != nil {
+			return fmt.Errorf("tid: %w", err)
+		}
+		want = t.metadata.issuerOf(tid)
+	}
+	if iss != want && (iss == "" || iss != t.metadata.Quirk.IssuerAlias) {
+		return fmt.Errorf("is %.200q, not %.200q", iss, want)
 	}
 	return nil
 }
@@ -321,19 +338,26 @@ func checkAccessTokenHash(_ context.Context, t *candidate) error {
 	return nil
 }
 
-// checkSubject wants what Core section 2 says: a text of at most 255 ASCII
-// characters. Control characters would go on into logs and headers.
+// checkSubject wants the user of the login, where this is a refresh.
 func checkSubject(_ context.Context, t *candidate) error {
 	sub, err := t.claims.Text("sub")
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case sub == "":
-		return errors.New("is empty")
-	case len(sub) > 255:
-		return errors.New("is longer than 255 characters")
-	case t.expected.Previous != nil && sub != t.expected.Previous.Subject:
+	}
+	if t.expected.Previous != nil && sub != t.expected.Previous.Subject {
 		return errors.New("is another user than the one who logged in")
+	}
+	return checkSubjectText(sub)
+}
+
+// checkSubjectText wants what Core section 2 says: at most 255 ASCII
+// characters. Control characters would go on into logs and headers.
+func checkSubjectText(sub string) error {
+	if sub == "" {
+		return errors.New("is empty")
+	}
+	if len(sub) > 255 {
+		return errors.New("is longer than 255 characters")
 	}
 	for i := range len(sub) {
 		if sub[i] < 0x20 || sub[i] > 0x7e {

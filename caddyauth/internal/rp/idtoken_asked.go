@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 )
@@ -64,4 +65,33 @@ func checkOrganization(_ context.Context, t *candidate) error {
 		}
 	}
 	return errors.New("the user logged in with none of the organizations")
+}
+
+// expiryMargin is how long before its session_expiry a session ends, as
+// Auth0's own SDKs have it: so that nothing begins that cannot end in time.
+const expiryMargin = 30 * time.Second
+
+// maxSessionExpiry tells seconds from milliseconds.
+const maxSessionExpiry = 1e10
+
+// sessionExpiry is the end that the provider sets to the session (IPSIE
+// session lifetime, the claim session_expiry); zero when it sets none. What
+// cannot be such a time counts as none.
+func sessionExpiry(set claims.Set) time.Time {
+	value, _ := set.Lookup("session_expiry")
+	seconds, ok := value.(int64)
+	if !ok || seconds <= 0 || seconds >= maxSessionExpiry {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).Add(-expiryMargin)
+}
+
+// checkSessionExpiry refuses a session that would be over at once. A refresh
+// does not move the end, so there it says nothing.
+func checkSessionExpiry(_ context.Context, t *candidate) error {
+	ends := sessionExpiry(t.claims)
+	if t.expected.Previous == nil && !ends.IsZero() && !t.now.Before(ends) {
+		return errors.New("is over, or nearly")
+	}
+	return nil
 }

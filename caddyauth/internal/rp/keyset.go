@@ -8,7 +8,10 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,11 +25,12 @@ type keySet struct {
 	caller *caller
 	now    func() time.Time
 
-	mu      sync.Mutex
-	keys    []jose.JSONWebKey
-	uri     string    // where keys came from
-	fetched time.Time // when
-	flight  *keyFetch
+	mu     sync.Mutex
+	keys   []jose.JSONWebKey
+	uri    string    // where keys came from
+	until  time.Time // when to ask again whether they still stand
+	stale  time.Time // when to wait for the answer
+	flight *keyFetch
 
 	// A token bucket: tokens are fetches that may be made for a signature
 	// that does not verify. Two may follow each other at once, for a provider
@@ -45,8 +49,11 @@ const (
 	refillEvery = time.Minute
 
 	// keysLifetime is how long keys are used without asking whether they
-	// still stand: a key that the provider withdrew must go at some time.
-	keysLifetime = time.Hour
+	// still stand, where the provider does not say: a key that it withdrew must
+	// go at some time. What it says is kept within bounds.
+	keysLifetime    = time.Hour
+	minKeysLifetime = time.Minute
+	maxKeysLifetime = 24 * time.Hour
 
 	// maxKeys bounds a set: a larger one is no provider's. Which of its keys
 	// were the real ones would be a matter of their order.
@@ -101,22 +108,28 @@ func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []strin
 	return nil, fmt.Errorf("%w: no key of the provider verifies it", ErrInvalid)
 }
 
-// current returns the keys, fetching them when there are none, when they came
-// from elsewhere or when they are old. Old ones do when no new ones come.
+// current returns the keys, fetching them when there are none or when they
+// came from elsewhere. Old ones are renewed in the background: they serve on
+// until new ones are here. Those that nobody has asked about for long are
+// renewed first, for a key may have been withdrawn; but if they cannot be, they
+// serve on, too.
 func (s *keySet) current(ctx context.Context, uri string) ([]jose.JSONWebKey, error) {
+	if uri == "" {
+		return nil, fmt.Errorf("%w: %w: the provider's endpoints name no jwks", ErrNoKeys, ErrMisconfigured)
+	}
 	s.mu.Lock()
-	have := s.keys != nil && s.uri == uri
-	fresh := have && s.now().Sub(s.fetched) < keysLifetime
-	keys := s.keys
+	keys, have := s.keys, s.keys != nil && s.uri == uri
+	due := have && !s.now().Before(s.until)
+	wait := !have || due && !s.now().Before(s.stale)
+	if due {
+		s.until = s.now().Add(RetryAfter) // whoever comes meanwhile need not ask again
+		s.start(ctx, uri)
+	}
 	s.mu.Unlock()
-	if fresh {
+	if !wait {
 		return keys, nil
 	}
-	switch err := s.fetch(ctx, uri); {
-	case err == nil:
-	case have:
-		return keys, nil
-	default:
+	if err := s.fetch(ctx, uri); err != nil && !have {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -161,12 +174,7 @@ func (s *keySet) take() bool {
 // which no caller's going away stops.
 func (s *keySet) fetch(ctx context.Context, uri string) error {
 	s.mu.Lock()
-	f := s.flight
-	if f == nil {
-		f = &keyFetch{done: make(chan struct{})}
-		s.flight = f
-		go s.run(context.WithoutCancel(ctx), uri, f)
-	}
+	f := s.start(ctx, uri)
 	s.mu.Unlock()
 	select {
 	case <-f.done:
@@ -176,19 +184,49 @@ func (s *keySet) fetch(ctx context.Context, uri string) error {
 	}
 }
 
+// start returns the fetch under way, and begins one if there is none; s.mu is
+// held.
+func (s *keySet) start(ctx context.Context, uri string) *keyFetch {
+	if s.flight == nil {
+		s.flight = &keyFetch{done: make(chan struct{})}
+		go s.run(context.WithoutCancel(ctx), uri, s.flight)
+	}
+	return s.flight
+}
+
 func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
-	keys, err := fetch(ctx, s.caller, uri, maxKeySetSize, parseKeys)
+	var lifetime time.Duration
+	keys, err := fetch(ctx, s.caller, uri, maxKeySetSize, func(resp *response) ([]jose.JSONWebKey, error) {
+		lifetime = min(max(minKeysLifetime, maxAge(resp.header, keysLifetime)), maxKeysLifetime)
+		return parseKeys(resp.body)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.keys, s.uri, s.fetched = keys, uri, s.now()
-	}
-	f.err = err
-	if err != nil {
+		s.keys, s.uri = keys, uri
+		s.until = s.now().Add(lifetime)
+		s.stale = s.until.Add(keysLifetime)
+	} else {
 		f.err = fmt.Errorf("%w: %w", ErrNoKeys, err)
 	}
 	s.flight = nil
 	close(f.done)
+}
+
+// maxAge reads max-age of Cache-Control (RFC 9111 section 5.2.2.1).
+func maxAge(h http.Header, otherwise time.Duration) time.Duration {
+	for _, line := range h["Cache-Control"] {
+		for directive := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+			if !strings.EqualFold(name, "max-age") {
+				continue
+			}
+			if seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31); err == nil {
+				return time.Duration(seconds) * time.Second
+			}
+		}
+	}
+	return otherwise
 }
 
 // parseKeys reads a JWK Set (RFC 7517 section 5) key by key, and passes over

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,32 +169,83 @@ func TestM31KeysUnavailable(t *testing.T) {
 	}
 }
 
-// A withdrawn key goes within an hour; one that cannot be asked about stays.
-func TestKeysAreAskedForAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		p := NewProvider(ProviderConfig{Issuer: "https://op.test", Transport: roundTripper(func(*http.Request) (*http.Response, error) {
-			calls++
-			if calls == 3 {
-				return nil, errors.New("down")
-			}
-			return (&recorder{}).response(200, []byte(`{"keys":[]}`)), nil
-		})})
-		for i, want := range []int{1, 1, 2, 3} {
-			if i >= 2 {
-				time.Sleep(keysLifetime)
-			}
-			if _, err := p.keys.current(t.Context(), "https://op.test/keys"); err != nil {
-				t.Fatal(err)
-			}
-			if calls != want {
-				t.Errorf("call %d: got %d fetches, want %d", i, calls, want)
-			}
+// M36: keys are asked for again in the background, when their time is up: what
+// the provider says of it counts between a minute and a day. Those that nobody
+// asked about for long are renewed first; if that fails, they serve on.
+func TestM36KeysAreAskedForAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cacheControl string
+		lifetime     time.Duration
+	}{
+		"nothing said":      {"", keysLifetime},
+		"no-store":          {"no-store", keysLifetime},
+		"at once":           {"public, max-age=0", time.Minute},
+		"ten minutes":       {"public,MAX-AGE=600, must-revalidate", 10 * time.Minute},
+		"a year":            {"max-age=31536000", 24 * time.Hour},
+		"what is no time":   {"max-age=soon", keysLifetime},
+		"a negative time":   {"max-age=-1", keysLifetime},
+		"more than fits":    {"max-age=99999999999999999999", keysLifetime},
+		"with quotes":       {`max-age="600"`, 10 * time.Minute},
+		"of something else": {"s-maxage=1", keysLifetime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var calls atomic.Int32
+				var down atomic.Bool
+				p := NewProvider(ProviderConfig{Issuer: "https://op.test", Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+					calls.Add(1)
+					time.Sleep(time.Second)
+					if down.Load() {
+						return nil, errors.New("down")
+					}
+					return (&recorder{header: http.Header{"Cache-Control": {tc.cacheControl}}}).response(200, []byte(`{"keys":[]}`)), nil
+				})})
+				ask := func(when string, wantWait time.Duration, wantCalls int32) {
+					t.Helper()
+					began := time.Now()
+					if _, err := p.keys.current(t.Context(), "https://op.test/keys"); err != nil {
+						t.Fatalf("%s: %v", when, err)
+					}
+					if waited := time.Since(began); waited != wantWait {
+						t.Errorf("%s: waited %s, want %s", when, waited, wantWait)
+					}
+					time.Sleep(2 * time.Second) // what goes on in the background ends
+					if calls.Load() != wantCalls {
+						t.Errorf("%s: got %d fetches, want %d", when, calls.Load(), wantCalls)
+					}
+				}
+				ask("first", time.Second, 1)
+				time.Sleep(tc.lifetime - 10*time.Second)
+				ask("still good", 0, 1)
+				time.Sleep(10 * time.Second)
+				ask("their time is up", 0, 2)
+				ask("just renewed", 0, 2)
+				time.Sleep(tc.lifetime + keysLifetime)
+				ask("long forgotten", time.Second, 3)
+				down.Store(true)
+				time.Sleep(tc.lifetime + keysLifetime)
+				ask("long forgotten, and down", time.Second, 4)
+				ask("asked a moment ago", 0, 4)
+			})
+		})
+	}
+}
+
+// Keys at another address are other keys.
+func TestKeysAtAnotherAddress(t *testing.T) {
+	op, other := start(t, provider.Config{}), start(t, provider.Config{})
+	p := NewProvider(ProviderConfig{Issuer: op.URL})
+	for _, uri := range []string{op.URL + "/keys", other.URL + "/keys"} {
+		if _, err := p.keys.current(t.Context(), uri); err != nil {
+			t.Fatal(err)
 		}
-		if _, err := p.keys.current(t.Context(), "https://op.test/other"); err != nil || calls != 4 {
-			t.Errorf("keys at another place: got %v and %d fetches, want 4", err, calls)
-		}
-	})
+	}
+	if len(op.Requests("keys")) != 1 || len(other.Requests("keys")) != 1 {
+		t.Errorf("got %d and %d fetches", len(op.Requests("keys")), len(other.Requests("keys")))
+	}
+	if _, err := p.keys.current(t.Context(), ""); !errors.Is(err, ErrMisconfigured) {
+		t.Errorf("without an address: %v", err)
+	}
 }
 
 // FuzzJWKS: whatever is accepted is a public key of a kind and size we use.

@@ -94,11 +94,12 @@ func withParams(endpoint string, params []Param) (string, error) {
 // granted (RFC 7009 section 2.1). Without an endpoint for that it does
 // nothing.
 func (c *Client) Revoke(ctx context.Context, m *Metadata, refreshToken Secret) error {
-	if m.RevocationEndpoint == "" || refreshToken.Empty() {
-		return nil
+	endpoint, err := c.endpoint(m, func(e *Endpoints) *string { return &e.RevocationEndpoint })
+	if err != nil || endpoint == "" || refreshToken.Empty() {
+		return err
 	}
 	form := url.Values{"token": {refreshToken.Reveal()}, "token_type_hint": {"refresh_token"}}
-	resp, err := c.post(ctx, m, m.RevocationEndpoint, form)
+	resp, err := c.post(ctx, m, endpoint, form)
 	if err == nil {
 		doc, _ := claims.Parse(resp.body, tokenNames...) // a success may have any body, or none
 		err = c.refusal(resp, doc, form)

@@ -33,7 +33,7 @@ func TestIDPS30R40LogoutURL(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := &Client{ClientID: "id"}
-			m := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/authorize", EndSessionEndpoint: tc.endpoint}, Quirk: quirkOf(tc.issuer)}
+			m := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://op.test/authorize", EndSessionEndpoint: tc.endpoint}, Quirk: QuirkOf(tc.issuer)}
 			got, err := c.LogoutURL(m, tc.style, tc.request)
 			if got != tc.want || !errors.Is(err, tc.is) {
 				t.Errorf("got  %s, %v\nwant %s", got, err, tc.want)

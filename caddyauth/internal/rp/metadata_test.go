@@ -54,7 +54,7 @@ func TestIDPS21R34IssuerComparison(t *testing.T) {
 		{"https://op.test", "https://op.test?", false},
 		{"https://op.test", "", false},
 	} {
-		m, err := parseMetadata(document(tc.own, nil), tc.configured)
+		m, err := parseMetadata(document(tc.own, nil), tc.configured, Endpoints{})
 		if (err == nil) != tc.ok {
 			t.Errorf("%s configured, %s in the metadata: got %v, want ok %v", tc.configured, tc.own, err, tc.ok)
 		}
@@ -91,7 +91,7 @@ func TestF07MetadataRefuses(t *testing.T) {
 		{"a flag that is a string", map[string]any{"authorization_response_iss_parameter_supported": "true"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if m, err := parseMetadata(document("https://op.test", tc.change), "https://op.test"); err == nil {
+			if m, err := parseMetadata(document("https://op.test", tc.change), "https://op.test", Endpoints{}); err == nil {
 				t.Errorf("got %+v", m)
 			}
 		})
@@ -103,7 +103,7 @@ func TestF07MetadataRefuses(t *testing.T) {
 		"M19 deep nesting":     strings.Repeat("[", 100_000),
 		"null":                 "null",
 	} {
-		if _, err := parseMetadata([]byte(data), "https://op.test"); err == nil {
+		if _, err := parseMetadata([]byte(data), "https://op.test", Endpoints{}); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
 	}
@@ -116,7 +116,7 @@ func TestMetadataCapabilities(t *testing.T) {
 		"authorization_response_iss_parameter_supported": true,
 		"code_challenge_methods_supported":               []string{"plain"},
 		"authorization_endpoint":                         "https://accounts.elsewhere.test/authorize", // M12: as Google does
-	}), "https://op.test")
+	}), "https://op.test", Endpoints{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestMetadataCapabilities(t *testing.T) {
 	if !m.IssuerInResponse || !m.PKCEWithoutS256 || !slices.Equal(m.TokenAuthMethods, []string{"client_secret_post"}) {
 		t.Errorf("got %+v", m)
 	}
-	if m, _ = parseMetadata(document("https://op.test", nil), "https://op.test"); m.PKCEWithoutS256 || m.TokenAuthMethods != nil {
+	if m, _ = parseMetadata(document("https://op.test", nil), "https://op.test", Endpoints{}); m.PKCEWithoutS256 || m.TokenAuthMethods != nil {
 		t.Errorf("silence: got %+v", m)
 	}
 }
@@ -274,7 +274,7 @@ func FuzzDiscovery(f *testing.F) {
 	f.Add(document("https://op.test/", map[string]any{"token_endpoint": "http://op.test"}))
 	f.Add([]byte(`{"issuer":"https://op.test","authorization_endpoint":"https://op.test/#","token_endpoint":"https:","jwks_uri":"//x"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := parseMetadata(data, "https://op.test")
+		m, err := parseMetadata(data, "https://op.test", Endpoints{})
 		if err != nil {
 			return
 		}

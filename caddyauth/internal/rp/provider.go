@@ -19,8 +19,19 @@ type ProviderConfig struct {
 	// Issuer is the issuer identifier, as the operator wrote it.
 	Issuer string
 
+	// DiscoveryURL is where the metadata stand; empty means below the issuer.
+	DiscoveryURL string
+
+	// Endpoints take the place of those in the metadata. If they suffice for a
+	// login, and there is no DiscoveryURL, no metadata are asked for.
+	Endpoints Endpoints
+
 	// Transport makes the calls; nil means NewTransport.
 	Transport http.RoundTripper
+
+	// ClientTransport makes those in which the client's certificate proves who
+	// it is; nil means Transport.
+	ClientTransport http.RoundTripper
 
 	// Timeout bounds one call; 0 means DefaultTimeout.
 	Timeout time.Duration
@@ -33,10 +44,10 @@ type ProviderConfig struct {
 // are fetched when they are first needed, never before, and kept. It is safe
 // for concurrent use.
 type Provider struct {
-	issuer string
-	caller *caller
-	now    func() time.Time
-	keys   *keySet
+	cfg          ProviderConfig
+	caller       *caller
+	clientCaller *caller // with the client's certificate
+	keys         *keySet
 
 	mu       sync.Mutex
 	metadata *Metadata
@@ -58,16 +69,29 @@ const (
 
 // NewProvider makes no call.
 func NewProvider(cfg ProviderConfig) *Provider {
-	p := &Provider{issuer: cfg.Issuer, caller: newCaller(cfg.Transport, cfg.Timeout), now: cfg.Now}
-	if p.now == nil {
-		p.now = time.Now
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
-	p.keys = &keySet{caller: p.caller, now: p.now}
+	p := &Provider{caller: newCaller(cfg.Transport, cfg.Timeout)}
+	if p.clientCaller = p.caller; cfg.ClientTransport != nil {
+		p.clientCaller = newCaller(cfg.ClientTransport, cfg.Timeout)
+	}
+	p.keys = &keySet{caller: p.caller, now: cfg.Now}
+	switch {
+	case cfg.DiscoveryURL != "":
+	case cfg.Endpoints.SuffiseForLogin():
+		p.metadata = metadataWithoutDiscovery(cfg.Issuer, cfg.Endpoints)
+	default:
+		cfg.DiscoveryURL = discoveryURL(cfg.Issuer)
+	}
+	p.cfg = cfg
 	return p
 }
 
 // Issuer returns the issuer as it was configured.
-func (p *Provider) Issuer() string { return p.issuer }
+func (p *Provider) Issuer() string { return p.cfg.Issuer }
+
+func (p *Provider) now() time.Time { return p.cfg.Now() }
 
 // Metadata returns the provider's metadata, and waits for them if there are
 // none yet. All who wait share one fetch, which no caller's going away stops.
@@ -76,7 +100,7 @@ func (p *Provider) Issuer() string { return p.issuer }
 func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) {
 	p.mu.Lock()
 	m, err := p.metadata, p.failure
-	wanted := m == nil || p.now().Sub(p.fetched) >= metadataLifetime
+	wanted := p.cfg.DiscoveryURL != "" && (m == nil || p.now().Sub(p.fetched) >= metadataLifetime)
 	if wanted && p.flight == nil && (err == nil || p.now().Sub(p.failed) >= RetryAfter) {
 		p.flight = make(chan struct{})
 		go p.fetchMetadata(context.WithoutCancel(ctx), p.flight)
@@ -104,8 +128,8 @@ func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) {
 }
 
 func (p *Provider) fetchMetadata(ctx context.Context, done chan struct{}) {
-	m, err := fetch(ctx, p.caller, discoveryURL(p.issuer), maxMetadataSize, func(data []byte) (*Metadata, error) {
-		return parseMetadata(data, p.issuer)
+	m, err := fetch(ctx, p.caller, p.cfg.DiscoveryURL, maxMetadataSize, func(resp *response) (*Metadata, error) {
+		return parseMetadata(resp.body, p.cfg.Issuer, p.cfg.Endpoints)
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()

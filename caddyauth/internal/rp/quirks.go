@@ -1,41 +1,108 @@
 package rp
 
 import (
+	"fmt"
 	"net/url"
 	"path"
 	"strings"
 )
 
-// Quirk is what a provider needs that it does not say itself.
+// Quirk is what a provider needs that it does not say itself. Whatever an
+// operator configures counts more.
 type Quirk struct {
 	// Name is the row's name, as the log says it; empty when none applies.
 	Name string
+
+	// Does says in words what the row changes, and Note what an operator should
+	// know; both for the log. Either may be empty.
+	Does, Note string
+
+	// Refuse says why there is no login at that provider, and what to do.
+	Refuse string
+
+	// Scopes are the default scopes, where the usual ones are refused.
+	Scopes []string
 
 	// OfflineParam is the parameter that asks for a refresh token where a
 	// scope does not.
 	OfflineParam Param
 
+	// ResponseMode is how the authorization response must come.
+	ResponseMode string
+
+	// ResourceOnRefresh sends the resources with refresh requests, too.
+	ResourceOnRefresh bool
+
+	// IssuerAlias is what else the issuer of ID tokens may be.
+	IssuerAlias string
+
 	// Logout is how to log out where the metadata name no endpoint for it.
 	Logout LogoutStyle
 }
 
-// quirks are the known ones, by a pattern for the issuer's host, in the
-// syntax of path.Match.
+// quirks are the known ones, by a pattern for the issuer's host, in
+// the syntax of path.Match.
 var quirks = []struct {
 	host string
 	Quirk
 }{
-	// Tenants made before 2023-11-14 do not advertise an end_session_endpoint.
-	{"*.auth0.com", Quirk{Name: "auth0", Logout: LogoutAuth0}},
-	// The issuer is not the host of the endpoints, and the logout is Cognito's
-	// own. A refresh token comes without being asked for.
-	{"cognito-idp.*.amazonaws.com", Quirk{Name: "cognito", Logout: LogoutCognito}},
-	// There is no scope offline_access; a refresh token comes with the user's
-	// first consent.
-	{"accounts.google.com", Quirk{Name: "google", OfflineParam: Param{Name: "access_type", Value: "offline"}}},
+	{host: "*.auth0.com", Quirk: Quirk{
+		Name: "auth0", Logout: LogoutAuth0, // tenants made before 2023-11-14 do not advertise an end_session_endpoint
+		Does: "logs out at /v2/logout if the metadata name no end_session_endpoint",
+	}},
+	{host: "cognito-idp.*.amazonaws.com", Quirk: Quirk{
+		Name: "cognito", Logout: LogoutCognito, // the issuer is not the host of the endpoints
+		Does: "logs out at Cognito's own /logout; a refresh token comes without the scope offline_access",
+	}},
+	{host: "accounts.google.com", Quirk: Quirk{
+		Name:         "google",
+		OfflineParam: Param{Name: "access_type", Value: "offline"}, // there is no scope for it
+		IssuerAlias:  "accounts.google.com",                        // of old, and still documented
+		Does:         "asks for a refresh token with access_type=offline, which Google gives with the first consent only",
+	}},
+	{host: "login.microsoftonline.com", Quirk: entra},
+	{host: "login.microsoftonline.us", Quirk: entra},
+	{host: "login.partner.microsoftonline.cn", Quirk: entra},
+	{host: "appleid.apple.com", Quirk: Quirk{
+		Name: "apple", ResponseMode: ResponseModeFormPost, // the only one that Apple allows with name or email
+		Scopes: []string{"openid", "email", "name"}, // it refuses profile
+		Does:   "asks for the scopes openid, email and name, and for the response by form_post",
+		Note:   "the client secret is a JWT that expires: let it be renewed in a file, and name that with {file./path}",
+	}},
+	{host: "*.logto.app", Quirk: Quirk{
+		Name: "logto", ResourceOnRefresh: true,
+		Does: "sends resource with refresh requests, too, without which Logto gives an opaque token",
+	}},
+	{host: "*.okta.com", Quirk: okta},
+	{host: "*.oktapreview.com", Quirk: okta},
+	{host: "gitlab.com", Quirk: Quirk{
+		Name: "gitlab",
+		Note: "a refresh token comes without the scope offline_access; ID tokens live for two minutes, which ends no session",
+	}},
+	{host: "github.com", Quirk: Quirk{
+		Name:   "github",
+		Refuse: "GitHub is no OpenID Provider: it has no ID tokens. Put one in front of it that logs in with GitHub, such as Dex, Keycloak or Auth0",
+	}},
+	{host: "www.linkedin.com", Quirk: Quirk{
+		Name:   "linkedin",
+		Refuse: "LinkedIn takes neither a nonce nor PKCE, so that a stolen code could be used by others. Put a provider in front of it that logs in with LinkedIn, such as Keycloak or Auth0",
+	}},
 }
 
-func quirkOf(issuer string) Quirk {
+var (
+	entra = Quirk{
+		Name: "entra",
+		Does: "takes the tenant of each user for the issuer's, at the issuers common and organizations",
+		Note: "access tokens are for Microsoft Graph unless scopes name an API of yours, as api://<application>/<scope>",
+	}
+	okta = Quirk{
+		Name: "okta",
+		Note: "access tokens of an issuer without /oauth2/ in its path are for Okta's own APIs; for yours, use a custom authorization server",
+	}
+)
+
+// QuirkOf returns what is known of an issuer.
+func QuirkOf(issuer string) Quirk {
 	u, err := url.Parse(issuer)
 	if err != nil {
 		return Quirk{}
@@ -47,4 +114,12 @@ func quirkOf(issuer string) Quirk {
 		}
 	}
 	return Quirk{}
+}
+
+// refusal is the error of a login that must not be.
+func (q Quirk) refusal() error {
+	if q.Refuse == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrMisconfigured, q.Refuse)
 }

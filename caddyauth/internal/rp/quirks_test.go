@@ -11,12 +11,12 @@ func TestQuirks(t *testing.T) {
 		"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x": "cognito", "https://s3.amazonaws.com": "",
 		"https://accounts.google.com": "google", "https://accounts.google.com.evil.test": "", "https://op.test": "", "": "",
 	} {
-		if got := quirkOf(issuer).Name; got != want {
+		if got := QuirkOf(issuer).Name; got != want {
 			t.Errorf("%s: got %q, want %q", issuer, got, want)
 		}
 	}
 	c := &Client{ClientID: "id", Authorization: Authorization{Scopes: []string{"openid"}, OfflineAccess: true}}
-	google := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://accounts.google.com/o/oauth2/v2/auth"}, Quirk: quirkOf("https://accounts.google.com")}
+	google := &Metadata{Endpoints: Endpoints{AuthorizationEndpoint: "https://accounts.google.com/o/oauth2/v2/auth"}, Quirk: QuirkOf("https://accounts.google.com")}
 	text, err := c.AuthorizationURL(google, AuthRequest{Transaction: NewTransaction()})
 	if err != nil {
 		t.Fatal(err)

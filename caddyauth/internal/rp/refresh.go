@@ -39,7 +39,11 @@ func (c *Client) Refresh(ctx context.Context, m *Metadata, token Secret) (*Grant
 
 func (c *Client) refresh(ctx context.Context, m *Metadata, token Secret) (*Grant, error) {
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token.Reveal()}}
-	if c.ResourceOnRefresh && len(c.Resources) > 0 {
+	again := m.Quirk.ResourceOnRefresh
+	if c.ResourceOnRefresh != nil {
+		again = *c.ResourceOnRefresh
+	}
+	if again && len(c.Resources) > 0 {
 		form["resource"] = c.Resources
 	}
 	return c.tokenRequest(ctx, m, form)

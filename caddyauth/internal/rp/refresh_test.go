@@ -50,7 +50,7 @@ func TestIDPS26M100M102Refresh(t *testing.T) {
 		t.Errorf("got %d requests, the last %s, want %s", len(requests)-1, got.Encode(), want.Encode())
 	}
 	op.Misbehave(provider.Faults{KeepRefreshTokens: true})
-	c.ResourceOnRefresh = true
+	c.ResourceOnRefresh = new(true)
 	kept, err := c.Refresh(t.Context(), metadata(t, c), renewed.RefreshToken)
 	if err != nil || kept.RefreshToken.Reveal() != renewed.RefreshToken.Reveal() {
 		t.Errorf("without rotation: %v", err)

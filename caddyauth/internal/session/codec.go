@@ -19,7 +19,7 @@ import (
 
 // A session is written as
 //
-//	version 1 ‖ length ‖ deflated record ‖ zeros up to a multiple of 64
+//	version 2 ‖ length ‖ deflated record ‖ zeros up to a multiple of 64
 //
 // Fields may be added at the record's end: an older record reads as if they
 // were zero. Anything else needs a new version; an unknown one is no session.
@@ -30,7 +30,7 @@ import (
 // blurs the length. Login state, where a stranger's URL stands beside the
 // verifier, is never compressed.
 const (
-	codecVersion = 1
+	codecVersion = 2
 	padding      = 64
 
 	// maxRecord bounds inflating (A83). Sessions are far smaller: what does
@@ -41,7 +41,7 @@ const (
 var errCodec = errors.New("malformed session")
 
 // dictionary primes the compressor with what tokens have in common. It is
-// part of version 1: changing a byte of it makes all sessions unreadable.
+// part of version 2: changing a byte of it makes all sessions unreadable.
 var dictionary = []byte(`"email_verified":true,"preferred_username":"","given_name":"","family_name":"","nickname":"","picture":"https://",` +
 	`"locale":"en","updated_at":"20","groups":["admin"],"roles":["user"],"permissions":[],"realm_access":{"roles":["offline_access",` +
 	`"uma_authorization"]},"scp":["openid"],"tid":"","oid":"","sid":"","at_hash":"","auth_time":17,"azp":"","org_id":"org_",` +
@@ -54,8 +54,7 @@ func encode(s *Session) ([]byte, error) {
 	var w sealed.Writer
 	w.Text(s.ID)
 	w.Text(s.Subject)
-	w.Text(s.ProviderID)
-	w.Text(string(s.Claims.Raw()))
+	writeSources(&w, s.Sources)
 	writeToken(&w, s.AccessToken)
 	w.Time(s.TokenExpiry)
 	w.Text(s.Scope)
@@ -64,7 +63,38 @@ func encode(s *Session) ([]byte, error) {
 	w.Text(s.RefreshToken.Reveal())
 	w.Time(s.TokenIssued)
 	w.Number(s.Generation)
+	w.Time(s.Ends)
 	return pack(w.Bytes())
+}
+
+// sourceLetters are how the sources of claims are written.
+var sourceLetters = map[rp.ClaimSource]string{rp.FromIDToken: "i", rp.FromAccessToken: "a", rp.FromUserinfo: "u"}
+
+func writeSources(w *sealed.Writer, sources []rp.SourcedClaims) {
+	w.Number(uint64(len(sources)))
+	for _, source := range sources {
+		w.Text(sourceLetters[source.From])
+		w.Text(string(source.Claims.Raw()))
+	}
+}
+
+func readSources(r *sealed.Reader) (sources []rp.SourcedClaims, err error) {
+	for range min(r.Number(), uint64(len(sourceLetters))) {
+		letter, raw := r.Text(), r.Text()
+		for from, l := range sourceLetters {
+			if l != letter {
+				continue
+			}
+			var set claims.Set
+			if raw != "" {
+				if set, err = claims.Parse([]byte(raw)); err != nil {
+					return nil, fmt.Errorf("%w: claims: %w", errCodec, err)
+				}
+			}
+			sources = append(sources, rp.SourcedClaims{From: from, Claims: set})
+		}
+	}
+	return sources, nil
 }
 
 // pack deflates and pads a record.
@@ -99,12 +129,12 @@ func decode(data []byte) (*Session, error) {
 		return nil, err
 	}
 	r := sealed.NewReader(record)
-	s := &Session{ID: r.Text(), Subject: r.Text(), ProviderID: r.Text(), shown: new(atomic.Bool)}
-	if raw := r.Text(); raw != "" {
-		if s.Claims, err = claims.Parse([]byte(raw)); err != nil {
-			return nil, fmt.Errorf("%w: claims: %w", errCodec, err)
-		}
+	s := &Session{ID: r.Text(), shown: new(atomic.Bool)}
+	s.Subject = r.Text()
+	if s.Sources, err = readSources(r); err != nil {
+		return nil, err
 	}
+	s.Claims = s.Identity.Claims()
 	s.setToken(readToken(r))
 	s.TokenExpiry = r.Time()
 	s.Scope = r.Text()
@@ -113,6 +143,7 @@ func decode(data []byte) (*Session, error) {
 	s.RefreshToken = rp.NewSecret(r.Text())
 	s.TokenIssued = r.Time()
 	s.Generation = r.Number()
+	s.Ends = r.Time()
 	if r.Err() != nil || s.ID == "" || s.AccessToken.Empty() {
 		return nil, errCodec
 	}

@@ -83,7 +83,7 @@ func TestARefreshIsNew(t *testing.T) {
 			expired := *s
 			expired.TokenExpiry = time.Now()
 			got, _, err := r.Fresh(t.Context(), &expired, Refresh{Key: s.ID, Now: time.Now(), Keep: time.Hour, Do: func(_ context.Context, s *Session) (*Session, error) {
-				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 			}})
 			if err != nil {
 				t.Fatal(err)
@@ -134,7 +134,7 @@ func TestStragglersOfTheNewest(t *testing.T) {
 		var r Refresher
 		big := strings.Repeat("x", 5000)
 		refresh := func(_ context.Context, s *Session) (*Session, error) {
-			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 		}
 		shown := func() *Session {
 			s := refreshable()
@@ -228,7 +228,7 @@ func TestShownOutcomesGoFirst(t *testing.T) {
 		var r Refresher
 		big := strings.Repeat("x", 5000)
 		refresh := func(_ context.Context, s *Session) (*Session, error) {
-			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 		}
 		lost := refreshable()
 		time.Sleep(6 * time.Minute)
@@ -287,7 +287,7 @@ func TestOutcomesAreBounded(t *testing.T) {
 			s := refreshable()
 			s.TokenExpiry = time.Now()
 			if _, err := ask(s, func(_ context.Context, s *Session) (*Session, error) {
-				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
+				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(big), RefreshToken: rp.NewSecret("r"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 			}); err != nil {
 				t.Fatal(err)
 			}

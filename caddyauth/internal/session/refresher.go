@@ -331,7 +331,7 @@ func (r *Refresher) queue(e *refreshed, now time.Time) {
 	r.size -= e.size
 	e.size = 512
 	if s := e.latest; s != nil {
-		e.size += 3*len(s.Claims.Raw()) + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + len(s.IDToken.Reveal())
+		e.size += s.claimsSize() + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + len(s.IDToken.Reveal())
 	}
 	r.size += e.size
 	r.unlist(e)

@@ -50,7 +50,7 @@ func (o *office) refresh(_ context.Context, s *Session) (*Session, error) {
 	o.spent[s.RefreshToken.Reveal()] = true
 	return s.Refreshed(&rp.Grant{
 		AccessToken: rp.NewSecret(fmt.Sprintf("access-%d", n)), RefreshToken: rp.NewSecret(fmt.Sprintf("refresh-%d-%s", n, s.ID)), Expiry: time.Now().Add(5 * time.Minute),
-	}, nil, time.Now())
+	}, nil, time.Now()), nil
 }
 
 // fresh asks as a handler does.
@@ -61,7 +61,7 @@ func (o *office) fresh(r *Refresher, s *Session) (*Session, error) {
 
 // refreshable is a session whose access token lives for five minutes.
 func refreshable() *Session {
-	s := New(&rp.Grant{AccessToken: rp.NewSecret("access-0"), Expiry: time.Now().Add(5 * time.Minute)}, nil, time.Now())
+	s := New(&rp.Grant{AccessToken: rp.NewSecret("access-0"), Expiry: time.Now().Add(5 * time.Minute)}, new(rp.Identity), time.Now())
 	s.RefreshToken = rp.NewSecret("refresh-0-" + s.ID)
 	return s
 }

@@ -26,14 +26,10 @@ type Session struct {
 	// ID names the session; drawn anew at every login (A61).
 	ID string
 
-	// Subject is the "sub" of the ID token; empty where none was asked for.
-	Subject string
+	// Identity is who logged in; its Subject is empty where nothing names one.
+	rp.Identity
 
-	// ProviderID is the provider's name for its session, the "sid" claim of
-	// the ID token; empty where it gave none.
-	ProviderID string
-
-	// Claims are those of the ID token.
+	// Claims are those of all sources of the identity.
 	Claims claims.Set
 
 	Tokens
@@ -77,31 +73,24 @@ type Tokens struct {
 	bearer rp.Secret
 }
 
-// New makes the session of a login. The ID token is nil where none was asked
-// for.
-func New(grant *rp.Grant, token *rp.IDToken, now time.Time) *Session {
+// New makes the session of a login.
+func New(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
 	s := &Session{
-		ID:      rand.Text(),
-		Tokens:  Tokens{TokenIssued: now, TokenExpiry: grant.Expiry, RefreshToken: grant.RefreshToken, Scope: grant.Scope},
-		IDToken: grant.IDToken,
-		Created: now,
-		Seen:    now,
+		ID:       rand.Text(),
+		Identity: *who,
+		Claims:   who.Claims(),
+		Tokens:   Tokens{TokenIssued: now, TokenExpiry: grant.Expiry, RefreshToken: grant.RefreshToken, Scope: grant.Scope},
+		Created:  now,
+		Seen:     now,
 	}
+	s.keepIDToken(grant, who)
 	s.setToken(grant.AccessToken.Reveal())
-	if token != nil {
-		s.Subject, s.Claims = token.Subject, token.Claims
-		s.ProviderID, _ = token.Claims.Text("sid")
-	}
 	return s
 }
 
-// loginClaims are the claims that say something of the login, and that an ID
-// token which came with a refresh may lack: Auth0's has no "sid".
-var loginClaims = []string{"sid", "auth_time", "acr", "amr", "nonce", "org_id", "org_name", "hd", "tid", "session_expiry"}
-
-// Refreshed returns the session with the tokens of a refresh. The ID token is
-// nil where none came; then what is known of the user stays.
-func (s *Session) Refreshed(grant *rp.Grant, token *rp.IDToken, now time.Time) (*Session, error) {
+// Refreshed returns the session with the tokens of a refresh. The identity is
+// nil where nothing new is known of the user; then what is known stays.
+func (s *Session) Refreshed(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
 	renewed := *s
 	renewed.Generation++
 	renewed.TokenIssued, renewed.TokenExpiry = now, grant.Expiry
@@ -111,14 +100,34 @@ func (s *Session) Refreshed(grant *rp.Grant, token *rp.IDToken, now time.Time) (
 	if grant.Scope != "" {
 		renewed.Scope = grant.Scope
 	}
-	if token != nil {
-		kept, err := token.Claims.Keeping(s.Claims, loginClaims...)
-		if err != nil {
-			return nil, fmt.Errorf("claims of the refreshed ID token: %w", err)
-		}
-		renewed.Claims, renewed.IDToken = kept, grant.IDToken
+	if who != nil {
+		renewed.Identity, renewed.Claims = *who, who.Claims()
+		renewed.keepIDToken(grant, who)
 	}
-	return &renewed, nil
+	return &renewed
+}
+
+// keepIDToken keeps an ID token that has just come, and was verified.
+func (s *Session) keepIDToken(grant *rp.Grant, who *rp.Identity) {
+	if _, verified := who.Source(rp.FromIDToken); verified {
+		s.IDToken = grant.IDToken
+	}
+}
+
+// ProviderID is the provider's name for its session, the "sid" claim of the
+// ID token; empty where it gave none.
+func (s *Session) ProviderID() string {
+	token, _ := s.Source(rp.FromIDToken)
+	id, _ := token.Text("sid")
+	return id
+}
+
+// claimsSize is how much memory the claims take, roughly.
+func (s *Session) claimsSize() (size int) {
+	for _, source := range s.Sources {
+		size += 3 * len(source.Claims.Raw())
+	}
+	return size
 }
 
 // setToken sets the access token. Both secrets share their memory.
@@ -166,7 +175,11 @@ func (l Limits) Alive(s *Session, now time.Time) bool { return l.Left(s, now) > 
 
 // Left is how long the session lasts if it is not used again.
 func (l Limits) Left(s *Session, now time.Time) time.Duration {
-	return min(s.Created.Add(l.Lifetime).Sub(now), s.Seen.Add(l.Idle).Sub(now))
+	left := min(s.Created.Add(l.Lifetime).Sub(now), s.Seen.Add(l.Idle).Sub(now))
+	if !s.Ends.IsZero() {
+		left = min(left, s.Ends.Sub(now))
+	}
+	return left
 }
 
 // Renew returns the session as seen now. The second result is false when it

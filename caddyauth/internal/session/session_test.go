@@ -54,7 +54,7 @@ func newSession(t testing.TB, token string) *Session {
 	t.Helper()
 	set := parse(t, `{"sub":"alice","name":"Alice Ash","email":"alice@example.com","groups":["staff","admin"],"sid":"s-1"}`)
 	grant := &rp.Grant{AccessToken: rp.NewSecret(token), RefreshToken: rp.NewSecret("refresh"), Expiry: begin.Add(time.Hour), Scope: "openid profile"}
-	return New(grant, &rp.IDToken{Subject: "alice", Claims: set}, begin)
+	return New(grant, &rp.Identity{Subject: "alice", Sources: []rp.SourcedClaims{{From: rp.FromIDToken, Claims: set}}}, begin)
 }
 
 func newKeeper(t testing.TB, limits Limits, now func() time.Time) *Stateless {
@@ -99,6 +99,8 @@ func TestCodecRoundTrip(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := newSession(t, token)
+			want.Sources = append(want.Sources, rp.SourcedClaims{From: rp.FromUserinfo, Claims: parse(t, `{"phone_number":"1"}`)}, rp.SourcedClaims{From: rp.FromAccessToken})
+			want.Claims = want.Identity.Claims()
 			data, err := encode(want)
 			if err != nil {
 				t.Fatal(err)
@@ -130,7 +132,7 @@ func TestCodecRoundTrip(t *testing.T) {
 			}
 		})
 	}
-	anonymous := New(&rp.Grant{AccessToken: rp.NewSecret("x"), Expiry: begin}, nil, begin)
+	anonymous := New(&rp.Grant{AccessToken: rp.NewSecret("x"), Expiry: begin}, new(rp.Identity), begin)
 	data, err := encode(anonymous)
 	if err != nil {
 		t.Fatal(err)

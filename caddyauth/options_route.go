@@ -1,0 +1,72 @@
+package caddyauth
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// The options of the route that are more than a text.
+
+func parseHeaderUp(p *parser) error {
+	var name, value string
+	if !p.Args(&name, &value) {
+		return p.usage("header_up", options["header_up"])
+	}
+	if err := checkIdentityHeader(name); err != nil {
+		return p.Errf("header_up: %v", err)
+	}
+	for given := range p.handler.HeaderUp {
+		if strings.EqualFold(given, name) {
+			return p.Errf("header_up %s is given twice", name)
+		}
+	}
+	if p.handler.HeaderUp == nil {
+		p.handler.HeaderUp = make(map[string]string)
+	}
+	p.handler.HeaderUp[name] = value
+	return nil
+}
+
+// parseBypass reads a path, a named matcher, an inline matcher, a block of
+// matchers or a CEL expression. A path is kept as it is, for it is compared
+// with its case; the rest goes to Caddy's matchers.
+func parseBypass(p *parser) error {
+	if p.NextArg() {
+		if strings.HasPrefix(p.Val(), "/") {
+			return p.bypassPaths()
+		}
+		if p.Val() == "*" {
+			return p.Errf("bypass * would let every request pass")
+		}
+		named := strings.HasPrefix(p.Val(), "@") && !p.Token().Quoted()
+		p.Prev()
+		if named {
+			set, _, err := p.helper.MatcherToken()
+			if err != nil {
+				return p.WrapErr(err)
+			}
+			p.handler.BypassRaw = append(p.handler.BypassRaw, set)
+			return nil
+		}
+	}
+	set, err := caddyhttp.ParseCaddyfileNestedMatcherSet(p.Dispenser)
+	if err != nil {
+		return err
+	}
+	if len(set) == 0 {
+		return p.usage("bypass", options["bypass"])
+	}
+	p.handler.BypassRaw = append(p.handler.BypassRaw, set)
+	return nil
+}
+
+func (p *parser) bypassPaths() error {
+	for _, path := range append([]string{p.Val()}, p.RemainingArgs()...) {
+		if err := checkBypassPath(path); err != nil {
+			return p.Errf("bypass: %v", err)
+		}
+		p.handler.BypassPaths = append(p.handler.BypassPaths, path)
+	}
+	return nil
+}
