@@ -33,6 +33,9 @@ type Config struct {
 	// Login is the user who is always logged in; default "alice".
 	Login string
 
+	// AccessTokenClaims are added to access tokens that are JWTs.
+	AccessTokenClaims map[string]any
+
 	// TokenLifetime is that of access tokens; default an hour.
 	TokenLifetime time.Duration
 
@@ -125,6 +128,9 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 	return p
 }
 
+// Handler serves the provider at a further address.
+func (p *Provider) Handler() http.Handler { return p.server.Handler }
+
 // Close stops the provider.
 func (p *Provider) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -208,6 +214,13 @@ func (p *Provider) Misbehave(f Faults) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = f
+}
+
+// Change changes the configuration while the provider runs.
+func (p *Provider) Change(change func(*Config)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.cfg)
 }
 
 func (p *Provider) fault() Faults {

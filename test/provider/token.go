@@ -97,7 +97,9 @@ func (p *Provider) authenticate(r *http.Request) (id, problem string) {
 	case r.PostForm.Has("client_secret"):
 		method = "client_secret_post"
 	}
+	p.mu.Lock()
 	client, ok := p.cfg.Clients[id]
+	p.mu.Unlock()
 	if !ok {
 		return "", "unknown client"
 	}
@@ -158,10 +160,14 @@ func (p *Provider) tokens(g *grant, form url.Values) map[string]any {
 	}
 	access := "opaque-" + randomText()
 	if len(audience) > 0 { // as Auth0 does: without an audience, the token is opaque
-		access = p.Sign(map[string]any{"typ": "at+jwt"}, map[string]any{
+		claims := map[string]any{
 			"iss": p.URL, "aud": audience, "sub": g.user, "client_id": g.client, "scope": strings.Join(g.scopes, " "),
 			"iat": now.Unix(), "exp": now.Add(p.cfg.TokenLifetime).Unix(), "jti": randomText(),
-		})
+		}
+		p.mu.Lock()
+		maps.Copy(claims, p.cfg.AccessTokenClaims)
+		p.mu.Unlock()
+		access = p.Sign(map[string]any{"typ": "at+jwt"}, claims)
 	}
 	p.mu.Lock()
 	p.accesses[access] = g

@@ -3,6 +3,7 @@ package rp
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -171,7 +172,11 @@ func transportError(ctx context.Context, err error) error {
 		return refusal
 	}
 	if untrusted, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errors.New(printable(untrusted.Error(), maxTransportError))
+		said := printable(untrusted.Error(), maxTransportError)
+		if _, unknown := errors.AsType[x509.UnknownAuthorityError](untrusted); unknown {
+			said += "; if the authority is your own, name it with tls_trust_pool"
+		}
+		return errors.New(said)
 	}
 	if failed, ok := errors.AsType[*net.OpError](err); ok { // DNS errors among them
 		said := errors.New(printable(failed.Error(), maxTransportError))

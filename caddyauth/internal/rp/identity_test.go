@@ -1,0 +1,314 @@
+package rp
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
+)
+
+// grant is a grant of the bench's provider, with these tokens.
+func (b *bench) grant(idToken, accessToken string) *Grant {
+	return &Grant{IDToken: NewSecret(idToken), AccessToken: NewSecret(accessToken), Expiry: b.now.Add(time.Hour)}
+}
+
+// accessToken is a JWT of the provider; nil takes a claim out.
+func (b *bench) accessToken(header, change map[string]any) string {
+	set := map[string]any{"iss": b.op.URL, "sub": "alice", "client_id": "public", "exp": b.now.Add(time.Hour).Unix(), "role": "boss"}
+	maps.Copy(set, change)
+	maps.DeleteFunc(set, func(_ string, v any) bool { return v == nil })
+	return b.op.Sign(header, set)
+}
+
+func (b *bench) identify(t testing.TB, grant *Grant) (*Identity, error) {
+	t.Helper()
+	return b.client.Identify(t.Context(), metadata(t, b.client), grant, NewSecret("the-nonce"))
+}
+
+// answering has the provider's userinfo endpoint answer with this.
+func (b *bench) userinfo(status int, contentType, body string) {
+	b.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"userinfo": provider.Status(status, contentType, body)}})
+}
+
+// R31, M110 to M113: what userinfo can do wrong fails the login.
+func TestR31M110M111M112M113Userinfo(t *testing.T) {
+	signed := func(b *bench, header, change map[string]any) string {
+		set := map[string]any{"iss": b.op.URL, "aud": "public", "sub": "alice", "phone_number": "1"}
+		maps.Copy(set, change)
+		maps.DeleteFunc(set, func(_ string, v any) bool { return v == nil })
+		return b.op.Sign(header, set)
+	}
+	for name, tc := range map[string]struct {
+		status      int
+		contentType string
+		body        func(b *bench) string
+		want        error // nil: accepted
+	}{
+		"JSON":                         {200, "application/json", nil, nil},
+		"JSON with a charset":          {200, "application/json; charset=utf-8", nil, nil},
+		"M110 another sub":             {200, "application/json", func(*bench) string { return `{"sub":"aliceinvalid"}` }, ErrInvalid},
+		"M110 a sub in other letters":  {200, "application/json", func(*bench) string { return `{"sub":"Alice"}` }, ErrInvalid},
+		"M111 no sub":                  {200, "application/json", func(*bench) string { return `{"phone_number":"1"}` }, ErrInvalid},
+		"M111 a sub that is a number":  {200, "application/json", func(*bench) string { return `{"sub":1}` }, ErrInvalid},
+		"two subs":                     {200, "application/json", func(*bench) string { return `{"sub":"alice","sub":"alice"}` }, ErrInvalid},
+		"a sub that is imitated":       {200, "application/json", func(*bench) string { return `{"sub":"alice","SUB":"admin"}` }, ErrInvalid},
+		"M112 a signed answer":         {200, "application/jwt", func(b *bench) string { return signed(b, nil, nil) }, nil},
+		"M112 not signed":              {200, "application/jwt", func(*bench) string { return "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9." }, ErrInvalid},
+		"M112 for somebody else":       {200, "application/jwt", func(b *bench) string { return signed(b, nil, map[string]any{"aud": "other"}) }, ErrInvalid},
+		"M112 for nobody":              {200, "application/jwt", func(b *bench) string { return signed(b, nil, map[string]any{"aud": nil}) }, ErrInvalid},
+		"M112 of another issuer":       {200, "application/jwt", func(b *bench) string { return signed(b, nil, map[string]any{"iss": "https://evil.test"}) }, ErrInvalid},
+		"M112 of no issuer":            {200, "application/jwt", func(b *bench) string { return signed(b, nil, map[string]any{"iss": nil}) }, ErrInvalid},
+		"M112 signed, of another user": {200, "application/jwt", func(b *bench) string { return signed(b, nil, map[string]any{"sub": "bob"}) }, ErrInvalid},
+		"M113 401":                     {401, "application/json", nil, ErrMisconfigured},
+		"M113 403":                     {403, "application/json", nil, ErrMisconfigured},
+		"M113 500":                     {500, "application/json", nil, ErrUnavailable},
+		"M113 an array":                {200, "application/json", func(*bench) string { return `[{"sub":"alice"}]` }, ErrInvalid},
+		"M113 HTML":                    {200, "text/html", nil, ErrInvalid},
+		"no content type":              {200, "", nil, ErrInvalid},
+		"M113 four megabytes":          {200, "application/json", func(*bench) string { return `{"sub":"alice","x":"` + strings.Repeat("x", 4<<20) + `"}` }, ErrInvalid},
+		"a redirect":                   {302, "application/json", nil, ErrMisconfigured},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.client.Userinfo = true
+			body := `{"sub":"alice","phone_number":"1","email":"other@example.com"}`
+			if tc.body != nil {
+				body = tc.body(b)
+			}
+			b.userinfo(tc.status, tc.contentType, body)
+			who, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(map[string]any{"email": "alice@example.com"})), "opaque-token"))
+			if tc.want != nil {
+				if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), "userinfo") {
+					t.Errorf("got %v, want %v", err, tc.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := who.Claims()
+			phone, _ := all.Text("phone_number")
+			if email, _ := all.Text("email"); phone != "1" || email == "other@example.com" && tc.contentType == "application/json" {
+				t.Errorf("got phone %q, email %q", phone, email)
+			}
+		})
+	}
+	t.Run("there is no endpoint", func(t *testing.T) {
+		b := newBench(t)
+		b.client.Userinfo = true
+		b.op.Misbehave(provider.Faults{Metadata: func(doc map[string]any) { delete(doc, "userinfo_endpoint") }})
+		if _, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(nil)), "x")); !errors.Is(err, ErrMisconfigured) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// R10: as long as the ID token has not passed, the access token is used for
+// nothing.
+func TestR10NothingBeforeTheIDToken(t *testing.T) {
+	b := newBench(t)
+	b.client.Userinfo = true
+	for name, token := range map[string]string{"another nonce": b.op.Sign(nil, b.claims(map[string]any{"nonce": "x"})), "none": ""} {
+		if _, err := b.identify(t, b.grant(token, "x")); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if got := len(b.op.Requests("userinfo")); got != 0 {
+		t.Errorf("userinfo was asked %d times", got)
+	}
+}
+
+// R57: an access token that is to say something of the user must be one, of
+// this provider, for us.
+func TestR57AccessTokenClaims(t *testing.T) {
+	b := newBench(t)
+	b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, []ClaimSource{FromAccessToken}
+	forger := start(t, provider.Config{})
+	forger.RotateKeys()
+	for name, tc := range map[string]struct {
+		token string
+		want  error
+	}{
+		"of type at+jwt":              {b.accessToken(map[string]any{"typ": "at+jwt"}, nil), nil},
+		"of its long type":            {b.accessToken(map[string]any{"typ": "application/at+JWT"}, nil), nil},
+		"of type JWT":                 {b.accessToken(map[string]any{"typ": "JWT"}, nil), nil},
+		"without a type":              {b.accessToken(nil, nil), nil},
+		"with azp":                    {b.accessToken(nil, map[string]any{"azp": "public", "client_id": nil}), nil},
+		"signed with ES256":           {b.accessToken(map[string]any{"alg": "ES256"}, nil), nil},
+		"within the skew":             {b.accessToken(nil, map[string]any{"exp": b.now.Add(-59 * time.Second).Unix()}), nil},
+		"opaque":                      {"opaque-token", ErrMisconfigured},
+		"a logout token":              {b.accessToken(map[string]any{"typ": "logout+jwt"}, nil), ErrInvalid},
+		"expired":                     {b.accessToken(nil, map[string]any{"exp": b.now.Add(-time.Minute).Unix()}), ErrInvalid},
+		"without end":                 {b.accessToken(nil, map[string]any{"exp": nil}), ErrInvalid},
+		"of another issuer":           {b.accessToken(nil, map[string]any{"iss": "https://evil.test"}), ErrInvalid},
+		"of no issuer":                {b.accessToken(nil, map[string]any{"iss": nil}), ErrInvalid},
+		"of another client":           {b.accessToken(nil, map[string]any{"client_id": "other"}), ErrInvalid},
+		"of another azp":              {b.accessToken(nil, map[string]any{"azp": "other"}), ErrInvalid},
+		"a client ID of another type": {b.accessToken(nil, map[string]any{"client_id": []string{"public"}}), ErrInvalid},
+		"another's signature":         {forger.Sign(map[string]any{"kid": ""}, map[string]any{"iss": b.op.URL, "sub": "alice", "exp": b.now.Add(time.Hour).Unix()}), ErrInvalid},
+		"M71 alg none":                {"eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.", ErrInvalid},
+		"a header that is no JSON":    {"AAAA.eyJzdWIiOiJhbGljZSJ9.AAAA", ErrInvalid},
+		"a type that is a number":     {"eyJhbGciOiJSUzI1NiIsInR5cCI6MX0.eyJzdWIiOiJhbGljZSJ9.AAAA", ErrInvalid},
+		"an imitated claim":           {b.accessToken(nil, map[string]any{"SUB": "admin"}), ErrInvalid},
+		"a subject with a NUL":        {b.accessToken(nil, map[string]any{"sub": "a\x00"}), ErrInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			who, err := b.identify(t, b.grant("", tc.token))
+			if !errors.Is(err, tc.want) || tc.want == nil && err != nil {
+				t.Fatalf("got %v, want %v", err, tc.want)
+			}
+			if err == nil && (who.Subject != "alice" || !who.Claims().Has("role")) {
+				t.Errorf("got %+v", who)
+			}
+		})
+	}
+}
+
+// Of a claim in several sources, the first counts; but on what the protocol
+// is about, the ID token's word counts, wherever it stands.
+func TestClaimSourcesInOrder(t *testing.T) {
+	for name, tc := range map[string]struct {
+		from     []ClaimSource
+		userinfo bool
+		want     string
+	}{
+		"the ID token":           {nil, false, `{"name":"id","only_id":1}`},
+		"and userinfo":           {nil, true, `{"name":"id","only_id":1,"only_ui":3}`},
+		"the access token first": {[]ClaimSource{FromAccessToken, FromIDToken}, false, `{"name":"at","only_at":2,"only_id":1}`},
+		"the access token alone": {[]ClaimSource{FromAccessToken}, false, `{"name":"at","only_at":2}`},
+		"userinfo first":         {[]ClaimSource{FromUserinfo, FromAccessToken, FromIDToken}, true, `{"name":"ui","only_at":2,"only_id":1,"only_ui":3}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.client.ClaimsFrom, b.client.Userinfo = tc.from, tc.userinfo
+			b.userinfo(200, "application/json", `{"sub":"alice","sid":"ui","amr":["ui"],"name":"ui","only_ui":3}`)
+			access := b.accessToken(nil, map[string]any{"sub": "other", "sid": "at", "acr": "at", "name": "at", "only_at": 2, "role": nil, "client_id": nil})
+			idToken := b.op.Sign(nil, b.claims(map[string]any{"sid": "id", "name": "id", "only_id": 1}))
+			who, err := b.identify(t, b.grant(idToken, access))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := who.Claims()
+			sub, _ := all.Text("sub")
+			if sid, _ := all.Text("sid"); who.Subject != "alice" || sub != "alice" || sid != "id" || all.Has("acr") || all.Has("amr") {
+				t.Errorf("got %s", all.Raw())
+			}
+			if got := string(all.Filter(func(name string) bool { return !slices.Contains(guardedClaims, name) }).Raw()); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// R30, IDPS 26, A73: what a refresh says takes the place of what was known,
+// groups that were taken away included; what only the login's ID token says
+// stays, and so does what userinfo said.
+func TestR30IDPS26A73IdentifyAgain(t *testing.T) {
+	b := newBench(t)
+	b.client.Userinfo = true
+	b.client.ClaimsFrom = []ClaimSource{FromIDToken, FromAccessToken}
+	b.userinfo(200, "application/json", `{"sub":"alice","phone_number":"1"}`)
+	login, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(map[string]any{
+		"sid": "s-1", "auth_time": 1, "groups": []string{"staff", "admin"}, "name": "Alice", "session_expiry": b.now.Add(time.Hour).Unix(),
+	})), b.accessToken(nil, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := func(grant *Grant) (*Identity, error) {
+		return b.client.IdentifyAgain(t.Context(), metadata(t, b.client), grant, login)
+	}
+	refreshed := b.op.Sign(nil, b.claims(map[string]any{"nonce": nil, "groups": []string{"staff"}, "session_expiry": b.now.Add(9 * time.Hour).Unix()}))
+	who, err := again(b.grant(refreshed, b.accessToken(nil, map[string]any{"role": "guest"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(who.Claims().Raw(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got["sid"] != "s-1" || got["auth_time"] != 1.0 || got["nonce"] != "the-nonce" || got["phone_number"] != "1" || got["role"] != "guest" || got["name"] != nil ||
+		len(got["groups"].([]any)) != 1 || who.Subject != "alice" || !who.Ends.Equal(login.Ends) {
+		t.Errorf("got %v, ends %s", got, who.Ends)
+	}
+	// Without an ID token, its claims stay.
+	who, err = again(b.grant("", b.accessToken(nil, map[string]any{"role": "guest"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, _ := who.Claims().Text("name"); name != "Alice" {
+		t.Errorf("without an ID token: got %s", who.Claims().Raw())
+	}
+	for name, tc := range map[string]struct {
+		grant *Grant
+		want  error
+	}{
+		"R30 another user":           {b.grant(b.op.Sign(nil, b.claims(map[string]any{"sub": "bob"})), b.accessToken(nil, nil)), ErrInvalid},
+		"R30 another issuer":         {b.grant(b.op.Sign(nil, b.claims(map[string]any{"iss": "https://evil.test"})), b.accessToken(nil, nil)), ErrInvalid},
+		"an access token of another": {b.grant("", b.accessToken(nil, map[string]any{"client_id": "other"})), ErrInvalid},
+		"an opaque access token":     {b.grant("", "opaque"), ErrMisconfigured},
+	} {
+		if _, err := again(tc.grant); !errors.Is(err, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, err, tc.want)
+		}
+	}
+	if got := len(b.op.Requests("userinfo")); got != 1 {
+		t.Errorf("userinfo was asked %d times", got)
+	}
+}
+
+// Without any name for the user there is still a session.
+func TestIdentityWithoutSubject(t *testing.T) {
+	b := newBench(t)
+	b.client.Scopes = []string{"api"}
+	who, err := b.identify(t, b.grant("", "opaque"))
+	if err != nil || who.Subject != "" || len(who.Sources) != 0 {
+		t.Errorf("got %+v, %v", who, err)
+	}
+	if got := who.Claims(); got.Has("sub") || len(got.Raw()) != 0 {
+		t.Errorf("got %s", got.Raw())
+	}
+	if _, ok := who.Source(FromIDToken); ok || claims.Join().Has("x") {
+		t.Error("there is an ID token")
+	}
+}
+
+// IDPS 29: what counts as the provider's end of the session.
+func TestIDPS29SessionExpiryClaim(t *testing.T) {
+	b := newBench(t)
+	for name, tc := range map[string]struct {
+		value any
+		ends  time.Duration // after now; 0: none
+		ok    bool
+	}{
+		"none":            {nil, 0, true},
+		"in an hour":      {b.now.Add(time.Hour).Unix(), time.Hour - 30*time.Second, true},
+		"in 31 seconds":   {b.now.Add(31 * time.Second).Unix(), time.Second, true},
+		"in 30 seconds":   {b.now.Add(30 * time.Second).Unix(), 0, false},
+		"past":            {b.now.Add(-time.Hour).Unix(), 0, false},
+		"milliseconds":    {b.now.Add(time.Hour).UnixMilli(), 0, true},
+		"ten digits, all": {9_999_999_999, time.Unix(9_999_999_999, 0).Sub(b.now) - 30*time.Second, true},
+		"a fraction":      {float64(b.now.Unix()) + 0.5, 0, true},
+		"a text":          {"1", 0, true},
+		"zero":            {0, 0, true},
+		"negative":        {-1, 0, true},
+	} {
+		who, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(map[string]any{"session_expiry": tc.value})), "x"))
+		if (err == nil) != tc.ok {
+			t.Errorf("%s: got %v", name, err)
+			continue
+		}
+		if !tc.ok {
+			continue
+		}
+		if tc.ends == 0 && !who.Ends.IsZero() || tc.ends != 0 && !who.Ends.Equal(b.now.Add(tc.ends)) {
+			t.Errorf("%s: ends %s, want %s after now", name, who.Ends, tc.ends)
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package flows
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
+)
+
+// R27, M84: a login that was too long ago, or too weak, is asked for once
+// more, with prompt=login and what the link had added; then there is 403.
+func TestR27M84OnceMoreThenForbidden(t *testing.T) {
+	for name, tc := range map[string]struct {
+		option, check string
+		stale         func(claims map[string]any)
+		fresh         func(claims map[string]any)
+	}{
+		"max_age": {
+			"max_age 10m", "auth_time",
+			func(claims map[string]any) { claims["auth_time"] = time.Now().Add(-time.Hour).Unix() },
+			func(claims map[string]any) { claims["auth_time"] = time.Now().Unix() },
+		},
+		"max_age, nothing said": {
+			"max_age 10m", "auth_time",
+			func(claims map[string]any) { delete(claims, "auth_time") },
+			func(claims map[string]any) { claims["auth_time"] = time.Now().Unix() },
+		},
+		"acr_values": {
+			"acr_values urn:mfa", "acr",
+			func(claims map[string]any) { claims["acr"] = "urn:password" },
+			func(claims map[string]any) { claims["acr"] = "urn:mfa" },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.caddy("pkce_auth $OP public {\n" + tc.option + "\nauthorize_param prompt consent\n}\nreverse_proxy $UPSTREAM")
+			w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { tc.stale(claims) }})
+			b := w.browser()
+			a := b.open(w.site + "/oauth2/login?return_to=/page&login_hint=alice@example.com")
+			if a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "fresher or stronger login") {
+				t.Errorf("got status %d and %.300s", a.StatusCode, a.body)
+			}
+			requests := w.op.Requests("authorize")
+			if len(requests) != 2 || requests[0].Form.Get("prompt") != "consent" || requests[1].Form.Get("prompt") != "login" {
+				t.Fatalf("got %+v", requests)
+			}
+			for _, r := range requests {
+				if r.Form.Get("login_hint") != "alice@example.com" || r.Form.Get("max_age")+r.Form.Get("acr_values") == "" {
+					t.Errorf("got %v", r.Form)
+				}
+			}
+			w.noSession(b, 2)
+			w.logged(`"reason":"insufficient_authentication"`, `"check":"`+tc.check+`"`)
+			// Who is asked once more, and comes with what is wanted, is let in.
+			logins := 0
+			w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) {
+				if logins++; logins == 1 {
+					tc.stale(claims)
+				} else {
+					tc.fresh(claims)
+				}
+			}})
+			other := w.browser()
+			if a := other.open(w.site + "/page?x=1"); a.body != "upstream /page?x=1" || logins != 2 {
+				t.Errorf("got status %d and %q after %d logins", a.StatusCode, a.body, logins)
+			}
+		})
+	}
+}
+
+// A provider that says itself that it cannot.
+func TestR27ProviderCannot(t *testing.T) {
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nacr_values urn:mfa\n}\nreverse_proxy $UPSTREAM")
+	w.op.Misbehave(provider.Faults{Callback: func(q url.Values) { q.Del("code"); q.Set("error", "unmet_authentication_requirements") }})
+	b := w.browser()
+	if a := b.open(w.site + "/"); a.StatusCode != http.StatusForbidden || len(w.op.Requests("authorize")) != 2 {
+		t.Errorf("got status %d, and %d authorization requests", a.StatusCode, len(w.op.Requests("authorize")))
+	}
+	w.noSession(b, 0)
+}
+
+// IDPS 29: the end that the provider sets to the session is kept, half a
+// minute early; a refresh does not move it; what cannot be such a time counts
+// as none, and what is over refuses the login.
+func TestIDPS29SessionExpiry(t *testing.T) {
+	for name, tc := range map[string]struct {
+		claim  any
+		status int
+		age    int // of the cookie, at the most
+	}{
+		"in an hour":       {time.Now().Add(time.Hour).Unix(), http.StatusOK, 3570},
+		"milliseconds":     {time.Now().Add(time.Hour).UnixMilli(), http.StatusOK, 24 * 3600},
+		"a text":           {"soon", http.StatusOK, 24 * 3600},
+		"a fraction":       {float64(time.Now().Unix()) + 60.5, http.StatusOK, 24 * 3600},
+		"negative":         {-5, http.StatusOK, 24 * 3600},
+		"past":             {time.Now().Add(-time.Hour).Unix(), http.StatusBadGateway, 0},
+		"in half a minute": {time.Now().Add(29 * time.Second).Unix(), http.StatusBadGateway, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.caddy(basic)
+			w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { claims["session_expiry"] = tc.claim }})
+			b := w.browser()
+			callback := b.visit(b.callback(w, "/"))
+			if a := b.follow(callback); a.StatusCode != tc.status {
+				t.Fatalf("got status %d", a.StatusCode)
+			}
+			if tc.status != http.StatusOK {
+				w.logged(`"check":"session_expiry"`)
+				return
+			}
+			for _, c := range callback.Cookies() {
+				if strings.HasSuffix(c.Name, "pkce_auth") && c.MaxAge > 0 && (c.MaxAge > tc.age || c.MaxAge < tc.age-60) {
+					t.Errorf("%s lives for %d s, want %d", c.Name, c.MaxAge, tc.age)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,149 @@
+package flows
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
+)
+
+const formPost = "pkce_auth $OP public {\nresponse_mode form_post\n}\nreverse_proxy $UPSTREAM"
+
+// authorize goes as far as the provider's page, which posts its answer.
+func (b *browser) authorize(w *world, path string) (action string, fields url.Values) {
+	b.t.Helper()
+	return b.visit(b.visit(w.site + path).location(b.t)).form(b.t)
+}
+
+// IDPS 39, R37: the answer comes in a form. The browser sends the login
+// state's cookie with it, which says SameSite=None; the code stands in no URL.
+func TestIDPS39R37FormPost(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS(formPost)
+	b := w.browser()
+	begin := b.visit(w.site + "/page?x=1")
+	if got := query(t, begin.location(t)).Get("response_mode"); got != "form_post" {
+		t.Errorf("response_mode: got %q", got)
+	}
+	if cookie := begin.Header.Get("Set-Cookie"); !strings.Contains(cookie, "; Secure; SameSite=None") || !strings.HasPrefix(cookie, "__Host-Http-pkce_auth_") {
+		t.Errorf("the login state's cookie: got %s", cookie)
+	}
+	action, fields := b.visit(begin.location(t)).form(t)
+	a := b.post(action, fields)
+	if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != w.site+"/page?x=1" {
+		t.Fatalf("got status %d to %s", a.StatusCode, a.Header.Get("Location"))
+	}
+	if !strings.Contains(strings.Join(a.Header["Set-Cookie"], "\n"), "SameSite=Lax") {
+		t.Errorf("the session's cookie: got %q", a.Header["Set-Cookie"])
+	}
+	if a := b.follow(a); a.body != "upstream /page?x=1" {
+		t.Errorf("got %q", a.body)
+	}
+	if len(b.loginStates(w.site)) != 0 {
+		t.Error("the login state stays")
+	}
+	// The same form again: the session is not with it, and leads on all the same.
+	if a := b.follow(b.post(action, fields)); a.body != "upstream /page?x=1" || len(w.op.Requests("token")) != 1 {
+		t.Errorf("again: got %q, and %d token requests", a.body, len(w.op.Requests("token")))
+	}
+}
+
+// R37: what is no such form is refused, whole and at once.
+func TestR37WhatIsNoForm(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS(formPost)
+	b := w.browser()
+	action, fields := b.authorize(w, "/")
+	send := func(contentType, body string) int {
+		header := navigation.Clone()
+		header.Set("Content-Type", contentType)
+		return b.do(http.MethodPost, action, header, body).StatusCode
+	}
+	const form = "application/x-www-form-urlencoded"
+	for name, tc := range map[string]struct {
+		contentType, body string
+		status            int
+	}{
+		"five megabytes":       {form, fields.Encode() + "&x=" + strings.Repeat("x", 5<<20), http.StatusRequestEntityTooLarge},
+		"seventeen kilobytes":  {form, fields.Encode() + "&x=" + strings.Repeat("x", 17<<10), http.StatusRequestEntityTooLarge},
+		"JSON":                 {"application/json", `{"code":"x"}`, http.StatusUnsupportedMediaType},
+		"several parts":        {"multipart/form-data; boundary=x", "--x--", http.StatusUnsupportedMediaType},
+		"no type":              {"", fields.Encode(), http.StatusUnsupportedMediaType},
+		"a form of text":       {"text/plain", fields.Encode(), http.StatusUnsupportedMediaType},
+		"M42 two codes":        {form, fields.Encode() + "&code=x", http.StatusSeeOther},
+		"M49 a bad percentage": {form, fields.Encode() + "&x=%zz", http.StatusSeeOther},
+		"a code and an error":  {form, fields.Encode() + "&error=x", http.StatusSeeOther},
+		"M40 no state":         {form, "code=x", http.StatusSeeOther},
+	} {
+		if got := send(tc.contentType, tc.body); got != tc.status {
+			t.Errorf("%s: got status %d, want %d", name, got, tc.status)
+		}
+	}
+	if len(w.op.Requests("token")) != 0 {
+		t.Fatal("a code was sent")
+	}
+	if a := b.follow(b.post(action+"?code=x&state=y", fields)); a.body != "upstream /" {
+		t.Errorf("what stands in the URL beside a form counts for nothing: got %q", a.body)
+	}
+}
+
+// Where a browser does not send the login state's cookie with the form, as one
+// that blocks such cookies, the login begins anew once, then a page explains:
+// no loop, and no code is used.
+func TestPromise4FormPostWithoutCookies(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS(formPost)
+	b := w.browser()
+	action, fields := b.authorize(w, "/page")
+	b.foreign = nil
+	a := b.post(action, fields)
+	if location := a.location(t); strings.Contains(location, fields.Get("code")) || !strings.HasPrefix(location, w.site+"/oauth2/callback?state=") {
+		t.Fatalf("got %s", location)
+	}
+	a = b.visit(a.location(t))
+	action, fields = b.visit(a.location(t)).form(t)
+	b.foreign = nil
+	if a = b.follow(b.post(action, fields)); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.body, "does not keep cookies") {
+		t.Errorf("got status %d and %.300s", a.StatusCode, a.body)
+	}
+	w.noSession(b, 0)
+}
+
+// An error in the form shows its page, and a forged one of a browser without
+// any login nothing of what it says.
+func TestR06ErrorInAForm(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS(formPost)
+	w.op.Misbehave(provider.Faults{Callback: func(q url.Values) {
+		q.Del("code")
+		q.Set("error", "access_denied")
+		q.Set("error_description", "not <you>")
+	}})
+	b := w.browser()
+	action, fields := b.authorize(w, "/page")
+	if a := b.follow(b.post(action, fields)); a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "not &lt;you&gt;") {
+		t.Errorf("got status %d and %.300s", a.StatusCode, a.body)
+	}
+	other := w.browser()
+	if a := other.follow(other.post(action, fields)); a.StatusCode != http.StatusBadRequest || strings.Contains(a.body, "you&gt;") {
+		t.Errorf("without a login: got status %d and %.300s", a.StatusCode, a.body)
+	}
+	w.noSession(other, 0)
+}
+
+// A40: an attacker's form in a victim's browser makes no session, for the
+// victim's browser has no such login state.
+func TestA40FormOfAnAttacker(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS(formPost)
+	attacker, victim := w.browser(), w.browser()
+	action, fields := attacker.authorize(w, "/attacker")
+	a := victim.post(action, fields)
+	a = victim.visit(a.location(t))
+	if !strings.HasPrefix(a.location(t), w.op.URL+"/authorize?") {
+		t.Errorf("got status %d to %s", a.StatusCode, a.location(t))
+	}
+	w.noSession(victim, 0)
+}
