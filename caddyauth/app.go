@@ -50,6 +50,9 @@ var providerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.parties = make(map[string]*relyingParty)
+	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
 	for name, cfg := range a.Providers {
 		if !providerName.MatchString(name) {
 			return fmt.Errorf("provider %q: a name may hold letters, digits, - and _", name)

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
@@ -153,6 +151,7 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 	}
 	p.noteOpaqueToken(grant)
 	p.noteOverage(who)
+	p.noteLeakedKeys()
 	if !p.policy.refresh {
 		grant.RefreshToken = rp.Secret{} // what is not used is not kept
 	}
@@ -161,33 +160,6 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 		return fail(fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid))
 	}
 	return &outcome{session: made}
-}
-
-// noteOpaqueToken says once that the access token is not a JWT where nobody
-// said what it is for: with Auth0 that means it is good for userinfo only.
-func (p *relyingParty) noteOpaqueToken(grant *rp.Grant) {
-	if p.client.Audience != "" || len(p.client.Resources) > 0 || strings.Count(grant.AccessToken.Reveal(), ".") == 2 {
-		return
-	}
-	p.shared.opaqueToken.Do(func() {
-		p.logger.Info("the access token is opaque: if the upstream is to check it as a JWT, set audience (Auth0) or resource",
-			zap.String("provider", p.name))
-	})
-}
-
-// noteOverage says once that the provider leaves claims out for their size, and
-// says where they are instead (OpenID Connect Core section 5.6.2). They are not
-// fetched. Entra does so with more than 200 groups.
-func (p *relyingParty) noteOverage(who *rp.Identity) {
-	names, ok := who.Claims().Lookup("_claim_names")
-	if !ok {
-		return
-	}
-	p.shared.overage.Do(func() {
-		p.logger.Warn("the provider leaves claims out, and says that they are elsewhere; rules on them do not match",
-			zap.String("provider", p.name), zap.String("claims", claims.Text(names)),
-			zap.String("hint", "have the provider send fewer groups: those assigned to the application, or app roles"))
-	})
 }
 
 // finish gives the browser its session, a new one at every login (A61), and

@@ -21,16 +21,16 @@
 //
 // # Which file to open for what
 //
-//	app.go provider.go authorization.go sessionconfig.go   the JSON configuration, and its documentation
+//	app.go provider.go address.go registration.go authorization.go claimsconfig.go sessionconfig.go   the JSON configuration, and its documentation
 //	handler.go                             the handler, and the policy of a route
-//	caddyfile.go options.go options_session.go collisions.go suggest.go   the Caddyfile
-//	relyingparty.go runtime.go             a provider's configuration at work
+//	caddyfile.go options*.go collisions.go suggest.go                     the Caddyfile
+//	relyingparty.go runtime.go calls.go    a provider's configuration at work, and what outlives it
 //	origin.go cookies.go endpoints.go      where we are: origins, names, paths
 //	navigation.go returnto.go bypass.go    decisions about a request, pure
-//	login.go loginstate.go callback.go flights.go logout.go   the flow
+//	login.go loginstate.go callback.go formpost.go flights.go logout.go   the flow
 //	sessions.go                            a session's life between login and logout
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
-//	errors.go errorendpoint.go pages.go    when it does not work
+//	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work
 //	secrets.go keys.go stores.go           secrets, keys that make themselves, and where sessions are kept
 //
 // Below this package, nothing knows of Caddy: internal/rp is the protocol,

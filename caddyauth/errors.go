@@ -146,6 +146,7 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 	if f.id == "" {
 		f.id = strings.ToLower(rand.Text()[:10])
 	}
+	failures.WithLabelValues(p.name, string(f.reason)).Inc()
 	level := reasonLevels[f.reason]
 	if r.Context().Err() != nil { // nobody is there any more to whom anything could fail
 		level = zapcore.DebugLevel

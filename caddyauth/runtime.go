@@ -33,7 +33,7 @@ type shared struct {
 	keys        atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
 	// These are said once in a process's life.
-	opaqueToken, noS256, overage sync.Once
+	opaqueToken, noS256, overage, leakedKeys sync.Once
 }
 
 // Destruct implements caddy.Destructor.

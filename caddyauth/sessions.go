@@ -86,6 +86,7 @@ func (p *relyingParty) refresh(ctx context.Context, s *session.Session) (renewed
 			zap.String("provider", p.name), zap.String("sub", s.Subject), zap.Error(err))
 	default:
 		why := reasonFor(err)
+		failures.WithLabelValues(p.name, string(why)).Inc()
 		p.logger.Warn("refresh failed", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("reason", string(why)),
 			zap.Error(err), zap.String("hint", hints[why]))
 	}

@@ -139,7 +139,7 @@ func TestA47A48R10CodeInjection(t *testing.T) {
 
 // A49, M40 to M49: what a callback must not get away with. Each ends at a
 // page with status 400, without a token request.
-func TestA49A53MalformedCallbacks(t *testing.T) {
+func TestM40M49A49A53MalformedCallbacks(t *testing.T) {
 	w := newWorld(t)
 	w.caddy(basic)
 	b := w.browser()
@@ -272,7 +272,7 @@ func TestTryAgainLeadsOn(t *testing.T) {
 }
 
 // The token endpoint: what each answer becomes for the user and the operator.
-func TestTokenEndpointErrors(t *testing.T) {
+func TestM50M51TokenEndpointErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		answer func(http.ResponseWriter, *http.Request) bool
@@ -305,7 +305,7 @@ func TestTokenEndpointErrors(t *testing.T) {
 
 // Each check of the ID token, seen from outside: no session, a page that
 // names nothing, a log line that names the check.
-func TestIDPS22RejectedIDTokens(t *testing.T) {
+func TestR20M70IDPS22RejectedIDTokens(t *testing.T) {
 	for check, change := range map[string]func(header, claims map[string]any){
 		"iss":     func(_, claims map[string]any) { claims["iss"] = "https://evil.test" },
 		"aud":     func(_, claims map[string]any) { claims["aud"] = "other" },
@@ -336,7 +336,7 @@ func TestIDPS22RejectedIDTokens(t *testing.T) {
 // A43, M46: a login page that was left open for too long, or whose state was
 // evicted: one new login, and the user is where they wanted to be. If it is
 // gone again, because no cookie ever comes back, a page, and no loop.
-func TestIDPS37A43GoneStatesAndBlockedCookies(t *testing.T) {
+func TestM46IDPS37A43GoneStatesAndBlockedCookies(t *testing.T) {
 	w := newWorld(t)
 	w.caddy(basic)
 	b := w.browser()
@@ -463,7 +463,7 @@ func TestIDPS34A76LoginStatesAreBounded(t *testing.T) {
 
 // A58, F20: whatever goes wrong with a callback, Caddy logs no error for it,
 // whose line would hold the URL.
-func TestA58F20CallbackSecretsStayOutOfTheLog(t *testing.T) {
+func TestR19A58F20CallbackSecretsStayOutOfTheLog(t *testing.T) {
 	const code, state = "a-code-of-somebody", "0abc.a-state-of-somebody"
 	for name, tc := range map[string]struct {
 		faults provider.Faults

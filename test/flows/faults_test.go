@@ -46,7 +46,7 @@ func gzipBomb() []byte {
 // session, the upstream not reached, one token request at most, a line in the
 // log that names the cause; secrets in the log are looked for after every test
 // anyway.
-func TestProviderFaultsAtLogin(t *testing.T) {
+func TestM05M113ProviderFaultsAtLogin(t *testing.T) {
 	for name, tc := range map[string]struct {
 		faults func(w *world) provider.Faults
 		status int    // in the end; 0: accepted
@@ -92,6 +92,30 @@ func TestProviderFaultsAtLogin(t *testing.T) {
 				q.Set("error_description", "a\r\nSet-Cookie: x=y\r\n\x00<script>"+strings.Repeat("z", 6000))
 			}}
 		}, 502, "login_refused"},
+		"M33 private keys": {func(*world) provider.Faults {
+			return provider.Faults{Keys: func(keys []any) []any {
+				return append([]any{map[string]any{
+					"kty": "EC", "crv": "P-256", "kid": "leaked", "use": "sig",
+					"x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+					"d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI",
+				}}, keys...)
+			}}
+		}, 0, "publishes private keys"},
+		"M50 a refused code": {func(*world) provider.Faults {
+			return provider.Faults{Answer: endpointAnswers{"token": provider.Status(400, "application/json", `{"error":"invalid_grant"}`)}}
+		}, 502, "invalid_grant"},
+		"M50 a refused client": {func(*world) provider.Faults {
+			return provider.Faults{Answer: endpointAnswers{"token": provider.Status(401, "application/json", `{"error":"invalid_client"}`)}}
+		}, 502, "invalid_client"},
+		"M50 forbidden": {func(*world) provider.Faults {
+			return provider.Faults{Answer: endpointAnswers{"token": provider.Status(403, "text/html", "<html>")}}
+		}, 502, "status 403"},
+		"M50 not found": {func(*world) provider.Faults {
+			return provider.Faults{Answer: endpointAnswers{"token": provider.Status(404, "text/html", "<html>")}}
+		}, 502, "status 404"},
+		"M50 an error of the server": {func(*world) provider.Faults {
+			return provider.Faults{Answer: endpointAnswers{"token": provider.Status(500, "text/html", "<html>")}}
+		}, 503, "status 500"},
 		"M52 no answer at the token endpoint": {func(*world) provider.Faults {
 			return provider.Faults{Answer: endpointAnswers{"token": func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }}}
 		}, 503, "no answer in time"},

@@ -38,7 +38,7 @@ func names(q url.Values) []string {
 
 // The seed's first flow, as the provider sees it: adding login. No audience,
 // an ID token, an opaque access token, of which the log says something once.
-func TestIDPS01IDPS02IDPS03IDPS05IDPS10AddingLogin(t *testing.T) {
+func TestR01IDPS01IDPS02IDPS03IDPS05IDPS10AddingLogin(t *testing.T) {
 	w := newWorld(t)
 	w.caddy(basic)
 	for range 2 {
@@ -285,7 +285,7 @@ func TestIDPS15ClaimsInHeadersAndRules(t *testing.T) {
 }
 
 // IDPS 17: what else a provider adds to the callback is ignored.
-func TestIDPS17ExtraCallbackParameters(t *testing.T) {
+func TestM48R19aIDPS17ExtraCallbackParameters(t *testing.T) {
 	w := newWorld(t)
 	w.op.Misbehave(provider.Faults{Callback: func(q url.Values) {
 		q.Set("strategy", "x")
@@ -300,7 +300,7 @@ func TestIDPS17ExtraCallbackParameters(t *testing.T) {
 }
 
 // IDPS 19, A50, A51: the issuer in the response.
-func TestIDPS19A50A51IssuerInTheCallback(t *testing.T) {
+func TestM41R13IDPS19A50A51IssuerInTheCallback(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		announced bool
@@ -421,7 +421,7 @@ func TestAuthorizeParam(t *testing.T) {
 // IDPS 42, A105, M03: Caddy starts while the provider is down, says 503 with
 // Retry-After where a login would begin, and heals by itself; who has a
 // session notices nothing.
-func TestIDPS42A105ProviderDown(t *testing.T) {
+func TestM03IDPS42A105ProviderDown(t *testing.T) {
 	w := newWorld(t)
 	down := provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
 		"metadata": provider.Status(503, "text/plain", "busy"),
@@ -469,7 +469,7 @@ func TestR12MetadataWithoutS256(t *testing.T) {
 }
 
 // Several tabs, in any order, each to its own URL (A09, A77).
-func TestA09A77TenTabsInAnyOrder(t *testing.T) {
+func TestM47A09A77TenTabsInAnyOrder(t *testing.T) {
 	w := newWorld(t)
 	w.caddy(basic)
 	b := w.browser()

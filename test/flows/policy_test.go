@@ -91,7 +91,7 @@ func TestIDPS35A60A97OnlyNavigationsBeginALogin(t *testing.T) {
 }
 
 // unauthorized: redirect, 401, pass.
-func TestUnauthorized(t *testing.T) {
+func TestR17Unauthorized(t *testing.T) {
 	for _, tc := range []struct {
 		option                             string
 		navigate, fetch, post, prefetching int

@@ -46,7 +46,7 @@ func TestA01A02A03A04A08A12K11RequestedURLs(t *testing.T) {
 }
 
 // A01 to A12: the same for what the login endpoint is asked to return to.
-func TestA01ToA12A90ReturnTo(t *testing.T) {
+func TestR09A01ToA12A90ReturnTo(t *testing.T) {
 	w := newWorld(t)
 	w.caddy(basic)
 	data, err := os.ReadFile("../../caddyauth/testdata/openredirects.txt")

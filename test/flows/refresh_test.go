@@ -62,7 +62,7 @@ func (b *browser) cookieHeader(w *world) string {
 // T1, IDPS 24, A80: parallel requests with an expired token, a slow provider
 // that rotates: one grant, all succeed, all carry the new token, and get the
 // new session. Stragglers with the old cookie still do, long after.
-func TestT1IDPS24A80ParallelExpiredRequests(t *testing.T) {
+func TestR15T1IDPS24A80ParallelExpiredRequests(t *testing.T) {
 	w := newWorld(t)
 	w.caddy("pkce_auth $OP public {\naudience https://api.test\nheader_up X-Auth-Result {http.auth.pkce_auth.result}\n}\nreverse_proxy $UPSTREAM")
 	b := w.browser()
@@ -203,7 +203,7 @@ func TestT3IDPS27M105ProviderFails(t *testing.T) {
 
 // IDPS 27, M103: the provider refuses the refresh token: a navigation goes to
 // the login, a fetch gets 401; the token is not sent again.
-func TestIDPS27M103GrantIsOver(t *testing.T) {
+func TestR19eIDPS27M103GrantIsOver(t *testing.T) {
 	for name, body := range map[string]string{"invalid_grant": `{"error":"invalid_grant"}`, "mfa_required": `{"error":"mfa_required"}`, "nothing": ``} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

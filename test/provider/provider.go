@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -38,6 +39,9 @@ type Config struct {
 
 	// TokenLifetime is that of access tokens; default an hour.
 	TokenLifetime time.Duration
+
+	// Path is behind the origin in the issuer, as "/test/a/caddy/".
+	Path string
 
 	// TLS has the provider speak HTTPS; nil: plain HTTP.
 	TLS *tls.Config
@@ -108,6 +112,7 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 		p.URL = "https://" + listener.Addr().String()
 		listener = tls.NewListener(listener, cfg.TLS)
 	}
+	p.URL += cfg.Path
 	mux := http.NewServeMux()
 	for path, endpoint := range map[string]struct {
 		name  string
@@ -121,12 +126,15 @@ func StartOn(listener net.Listener, cfg Config) *Provider {
 		"/revoke":                           {"revoke", p.serveRevoke},
 		"/end-session":                      {"end_session", p.serveEndSession},
 	} {
-		mux.HandleFunc(path, p.recorded(endpoint.name, endpoint.serve))
+		mux.HandleFunc(strings.TrimSuffix(cfg.Path, "/")+path, p.recorded(endpoint.name, endpoint.serve))
 	}
 	p.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = p.server.Serve(listener) }()
 	return p
 }
+
+// at is the URL of an endpoint.
+func (p *Provider) at(path string) string { return strings.TrimSuffix(p.URL, "/") + path }
 
 // Handler serves the provider at a further address.
 func (p *Provider) Handler() http.Handler { return p.server.Handler }

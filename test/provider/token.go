@@ -18,9 +18,9 @@ const idTokenLifetime = time.Hour
 func (p *Provider) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 	doc := map[string]any{
 		"issuer":                                         p.URL,
-		"authorization_endpoint":                         p.URL + "/authorize",
-		"token_endpoint":                                 p.URL + "/token",
-		"jwks_uri":                                       p.URL + "/keys",
+		"authorization_endpoint":                         p.at("/authorize"),
+		"token_endpoint":                                 p.at("/token"),
+		"jwks_uri":                                       p.at("/keys"),
 		"response_types_supported":                       []string{"code"},
 		"subject_types_supported":                        []string{"public"},
 		"code_challenge_methods_supported":               []string{"S256"},
@@ -28,9 +28,9 @@ func (p *Provider) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 		"token_endpoint_auth_methods_supported":          []string{"none", "client_secret_basic", "client_secret_post"},
 		"authorization_response_iss_parameter_supported": true,
 		"scopes_supported":                               []string{"openid", "profile", "email", "offline_access"},
-		"revocation_endpoint":                            p.URL + "/revoke",
-		"end_session_endpoint":                           p.URL + "/end-session",
-		"userinfo_endpoint":                              p.URL + "/userinfo",
+		"revocation_endpoint":                            p.at("/revoke"),
+		"end_session_endpoint":                           p.at("/end-session"),
+		"userinfo_endpoint":                              p.at("/userinfo"),
 	}
 	if change := p.fault().Metadata; change != nil {
 		change(doc)

@@ -159,7 +159,7 @@ func TestIDPS05R11A44A45TransactionsDiffer(t *testing.T) {
 	}
 }
 
-func TestParseAuthResponse(t *testing.T) {
+func TestM40M49ParseAuthResponse(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	for _, tc := range []struct {
 		name, query string

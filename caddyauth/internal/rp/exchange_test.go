@@ -143,7 +143,7 @@ func TestIDPS20R03R04ConfidentialClients(t *testing.T) {
 }
 
 // F09, R03: an error is not an invitation to try another way with the code.
-func TestF09OneRequestOnError(t *testing.T) {
+func TestR03F09OneRequestOnError(t *testing.T) {
 	op := start(t, provider.Config{})
 	c := newClient(op)
 	c.ClientID = "confidential" // registered with a secret that we do not send
@@ -158,7 +158,7 @@ func TestF09OneRequestOnError(t *testing.T) {
 }
 
 // F08, A108: the token request is not carried to where a redirect points.
-func TestF08A108NoRedirectIsFollowed(t *testing.T) {
+func TestM59F08A108NoRedirectIsFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			thief := start(t, provider.Config{})
@@ -225,7 +225,7 @@ func TestF10ErrorsHoldNoSecrets(t *testing.T) {
 }
 
 // F05, F11, M50 to M64: token responses.
-func TestF05F11TokenResponses(t *testing.T) {
+func TestR05M50M64F05F11TokenResponses(t *testing.T) {
 	sent := time.Unix(1_700_000_000, 0)
 	for _, tc := range []struct {
 		name, body string

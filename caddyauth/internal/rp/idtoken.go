@@ -139,7 +139,7 @@ func checkHeader(_ context.Context, t *candidate) error {
 		}
 		return fmt.Errorf("algorithm %.16q is not accepted", t.algorithm)
 	}
-	if header.Has("crit") {
+	if header.Has("crit") || header.Has("b64") {
 		return errors.New("has a critical extension")
 	}
 	typ, err := header.Text("typ")
@@ -159,7 +159,7 @@ func jwtHeader(raw string) (claims.Set, error) {
 	if err != nil {
 		return claims.Set{}, errors.New("is not base64url")
 	}
-	return claims.Parse(data, "alg", "typ", "crit")
+	return claims.Parse(data, "alg", "typ", "crit", "b64")
 }
 
 // checkSignature leaves the verification to go-oidc, over our own keys. What

@@ -56,7 +56,7 @@ const atHash = "hNPyPam19RsyaVZu_wXT-w"
 // IDPS 22, IDPS 23, F03, R20 to R29, M70 to M91: each claim that the
 // standards speak of, one wrong at a time. The name of the check that must
 // fail stands beside it; none: accepted.
-func TestIDPS22IDPS23F03Claims(t *testing.T) {
+func TestR20R29M75M92IDPS22IDPS23F03Claims(t *testing.T) {
 	b := newBench(t)
 	at := func(d time.Duration) int64 { return b.now.Add(d).Unix() }
 	for _, tc := range []struct {
@@ -130,7 +130,7 @@ func TestIDPS22IDPS23F03Claims(t *testing.T) {
 }
 
 // F04, R23, M70 to M74, M85 to M90, A110, A111: the token around the claims.
-func TestF04R23A110A111Envelope(t *testing.T) {
+func TestM70M91F04R23A110A111Envelope(t *testing.T) {
 	b := newBench(t)
 	good := b.op.Sign(map[string]any{"typ": "JWT"}, b.claims(nil))
 	parts := strings.Split(good, ".")
@@ -158,6 +158,8 @@ func TestF04R23A110A111Envelope(t *testing.T) {
 		{"two algorithms", encode(`{"alg":"RS256","alg":"none"}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"a header that is no JSON", encode(`RS256`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M86 a critical extension", b.op.Sign(map[string]any{"crit": []string{"b64"}, "b64": true}, b.claims(nil)), "header"},
+		{"M91 an unencoded payload", encode(`{"alg":"RS256","b64":false}`) + "." + parts[1] + "." + parts[2], "header"},
+		{"M91 an unencoded payload, and critical", encode(`{"alg":"RS256","b64":false,"crit":["b64"]}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M85 an access token", b.op.Sign(map[string]any{"typ": "at+jwt"}, b.claims(nil)), "header"},
 		{"M85 a logout token", b.op.Sign(map[string]any{"typ": "application/LOGOUT+jwt"}, b.claims(nil)), "header"},
 		{"M85 a proof", b.op.Sign(map[string]any{"typ": "dpop+jwt"}, b.claims(nil)), "header"},
@@ -225,7 +227,7 @@ func TestIDPS21IDTokenOfARootIssuer(t *testing.T) {
 }
 
 // The whole way: a code, a grant, an ID token that is bound to both.
-func TestVerifyIDTokenOfAGrant(t *testing.T) {
+func TestR26R29VerifyIDTokenOfAGrant(t *testing.T) {
 	op := start(t, provider.Config{})
 	c := newClient(op)
 	grant, r, err := exchange(t, c)

@@ -31,6 +31,7 @@ type keySet struct {
 	until  time.Time // when to ask again whether they still stand
 	stale  time.Time // when to wait for the answer
 	flight *keyFetch
+	leaked bool // whether private keys are published
 
 	// A token bucket: tokens are fetches that may be made for a signature
 	// that does not verify. Two may follow each other at once, for a provider
@@ -196,14 +197,16 @@ func (s *keySet) start(ctx context.Context, uri string) *keyFetch {
 
 func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
 	var lifetime time.Duration
+	var leaked bool
 	keys, err := fetch(ctx, s.caller, uri, maxKeySetSize, func(resp *response) ([]jose.JSONWebKey, error) {
 		lifetime = min(max(minKeysLifetime, maxAge(resp.header, keysLifetime)), maxKeysLifetime)
+		leaked = holdsPrivateKey(resp.body)
 		return parseKeys(resp.body)
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.keys, s.uri = keys, uri
+		s.keys, s.uri, s.leaked = keys, uri, leaked
 		s.until = s.now().Add(lifetime)
 		s.stale = s.until.Add(keysLifetime)
 	} else {
@@ -252,6 +255,23 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	return keys, nil
+}
+
+// holdsPrivateKey reports whether a JWK Set shows what nobody else may know:
+// then anybody can sign what its keys verify (M33).
+func holdsPrivateKey(data []byte) bool {
+	var set struct {
+		Keys []struct {
+			D json.RawMessage `json:"d"`
+		} `json:"keys"`
+	}
+	_ = json.Unmarshal(data, &set) // what it could read, it did
+	for _, key := range set.Keys {
+		if len(key.D) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // usable reports whether a key is a public one for signatures, neither too

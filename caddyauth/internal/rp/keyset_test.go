@@ -26,7 +26,7 @@ func verifies(t testing.TB, c *Client, token string) error {
 }
 
 // F01, M24, M25, M33: one key that nobody can use must not cost the others.
-func TestF01OddKeysAmongGood(t *testing.T) {
+func TestM24M25M29M33F01OddKeysAmongGood(t *testing.T) {
 	for name, odd := range map[string]any{
 		"M25 secp256k1 without alg":     map[string]any{"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"},
 		"M25 an unknown kind":           map[string]any{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},

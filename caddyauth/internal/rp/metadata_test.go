@@ -36,7 +36,7 @@ func document(issuer string, change map[string]any) []byte {
 
 // IDPS 21, R20, R34, M01, M02: the issuer is compared exactly, but for the
 // one slash of a root issuer.
-func TestIDPS21R34IssuerComparison(t *testing.T) {
+func TestM01M02IDPS21R34IssuerComparison(t *testing.T) {
 	for _, tc := range []struct {
 		configured, own string
 		ok              bool
@@ -68,7 +68,7 @@ func TestIDPS21R34IssuerComparison(t *testing.T) {
 }
 
 // F07, M09 to M15: no endpoint that a browser or a secret should not go to.
-func TestF07MetadataRefuses(t *testing.T) {
+func TestM09M20F07MetadataRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		change map[string]any
@@ -109,7 +109,7 @@ func TestF07MetadataRefuses(t *testing.T) {
 	}
 }
 
-func TestMetadataCapabilities(t *testing.T) {
+func TestM12M14MetadataCapabilities(t *testing.T) {
 	m, err := parseMetadata(document("https://op.test", map[string]any{
 		"id_token_signing_alg_values_supported":          []string{"none", "HS256", "ES256", "RS256", "ES256K", "PS512"},
 		"token_endpoint_auth_methods_supported":          []string{"client_secret_post"},
@@ -132,7 +132,7 @@ func TestMetadataCapabilities(t *testing.T) {
 }
 
 // F06, F07: what discovery must not follow, and not read to the end.
-func TestF06F07DiscoveryRefuses(t *testing.T) {
+func TestM03M08F06F07DiscoveryRefuses(t *testing.T) {
 	elsewhere := start(t, provider.Config{})
 	for _, tc := range []struct {
 		name   string

@@ -150,3 +150,11 @@ func (p *Provider) Failure() error {
 	defer p.mu.Unlock()
 	return p.failure
 }
+
+// LeaksKeys reports whether the provider publishes private keys, as far as its
+// keys were fetched.
+func (p *Provider) LeaksKeys() bool {
+	p.keys.mu.Lock()
+	defer p.keys.mu.Unlock()
+	return p.keys.leaked
+}

@@ -271,7 +271,7 @@ func TestA57RefusalsQuoteNoSecret(t *testing.T) {
 }
 
 // M107, M151: an answer that is lost within HTTP/2 is lost, too.
-func TestM107LostAnswerOverHTTP2(t *testing.T) {
+func TestM107M151LostAnswerOverHTTP2(t *testing.T) {
 	asked := 0
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if asked++; asked == 1 {

@@ -51,7 +51,7 @@ func TestIDPS38IssuerTemplate(t *testing.T) {
 
 // IDPS 38: each user's token is from the issuer of their own tenant, which must
 // be one of those that may log in.
-func TestIDPS38AllowedTenants(t *testing.T) {
+func TestR20IDPS38AllowedTenants(t *testing.T) {
 	b := newBench(t)
 	template := b.op.URL + "/{tenantid}/v2.0"
 	b.op.Misbehave(provider.Faults{Metadata: func(doc map[string]any) { doc["issuer"] = template }})

@@ -76,7 +76,7 @@ func TestSealOpen(t *testing.T) {
 }
 
 // A46: what is sealed cannot be read, not even in part.
-func TestSealA46HidesThePlaintext(t *testing.T) {
+func TestR19cSealA46HidesThePlaintext(t *testing.T) {
 	box := mustBox(t, mustKeyring(t, secretA), "login")
 	verifier := "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 	text := mustSeal(t, box, verifier)
