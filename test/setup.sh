@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need beside Go: a C compiler for the race detector,
 # Node.js for the certified provider, Perl and LemonLDAP::NG for another one,
-# Chromium for the browser.
+# Glewlwyd for one more, Chromium for the browser.
 set -eu
 mkdir -p "$(dirname "$0")/../bin"
 
@@ -21,6 +21,9 @@ needperl() { # needperl <Perl module> <Debian packages>
 # load without the last two, which Debian does not make it depend on.
 needperl Lemonldap::NG::Portal::Issuer::OpenIDConnect \
 	"liblemonldap-ng-portal-perl lemonldap-ng-uwsgi-app libio-string-perl libstring-random-perl"
+# Its tests make databases of their own, so none is prepared for the machine.
+need glewlwyd "glewlwyd dbconfig-no-thanks"
+need sqlite3 sqlite3
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -28,11 +31,18 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# The tests start what they need: LemonLDAP's timers and cron jobs, which
-	# would tidy up a portal on this machine, are not even unpacked.
+	# would tidy up a portal on this machine, and Glewlwyd's service are not
+	# even unpacked. Glewlwyd's package asks how to set up that service.
+	case $missing in
+	*glewlwyd*) echo "glewlwyd glewlwyd/config_type select No configuration" | debconf-set-selections ;;
+	esac
 	# shellcheck disable=SC2086 # one word for each package
-	apt-get install -y -qq --no-install-recommends \
+	apt-get install -y -qq --no-install-recommends --no-remove \
 		-o 'Dpkg::Options::=--path-exclude=/lib/systemd/system/liblemonldap-ng-*' \
 		-o 'Dpkg::Options::=--path-exclude=/etc/cron.d/liblemonldap-ng-*' \
+		-o 'Dpkg::Options::=--path-exclude=/lib/systemd/system/glewlwyd.service' \
+		-o 'Dpkg::Options::=--path-exclude=/etc/init.d/glewlwyd' \
+		-o 'Dpkg::Options::=--path-exclude=/etc/logrotate.d/glewlwyd' \
 		$missing >/dev/null
 else
 	echo "The tests also need:$missing" >&2
