@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +28,9 @@ import (
 var caddyBinary string
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "supervise" {
+		os.Exit(supervise(os.Args[2:]))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "e2e-")
 		if err != nil {
@@ -43,7 +45,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "building Caddy: %v\n%s", err, out)
 			return 1
 		}
-		for _, tool := range []string{chromiumPath(), "node", "oidc-provider/node_modules/oidc-provider/package.json"} {
+		for _, tool := range []string{
+			chromiumPath(), "node", "oidc-provider/node_modules/oidc-provider/package.json", dexBinary,
+		} {
 			_, err := exec.LookPath(tool)
 			if _, statErr := os.Stat(tool); err != nil && statErr != nil {
 				fmt.Fprintf(os.Stderr, "%s is missing: `make test` installs what the end-to-end tests need\n", tool)
@@ -69,6 +73,7 @@ type process struct {
 	mu    sync.Mutex
 	lines []string
 	more  chan struct{}
+	ended chan struct{} // closed when it prints no more
 }
 
 // start starts a program, and keeps what it prints.
@@ -76,7 +81,7 @@ func start(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
-	p := &process{t: t, cmd: cmd, more: make(chan struct{}, 1)}
+	p := &process{t: t, cmd: cmd, more: make(chan struct{}, 1), ended: make(chan struct{})}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +95,7 @@ func start(t *testing.T, dir, name string, args ...string) *process {
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
+		defer close(p.ended)
 		scanner := bufio.NewScanner(out)
 		scanner.Buffer(nil, 1<<20)
 		for scanner.Scan() {
@@ -143,6 +149,7 @@ func (p *process) printed(pattern string) string {
 type world struct {
 	t        *testing.T
 	idp      *process
+	front    *front // of a provider that stands behind one
 	issuer   string
 	caddy    *process
 	site     string
@@ -226,66 +233,6 @@ func (w *world) startCaddy(address, directives string) {
 		w.t.Fatal(err)
 	}
 	w.site = strings.TrimSuffix(address, ":0") + ":" + port
-}
-
-// upstream is an application that shows what reached it.
-type upstream struct {
-	server *httptest.Server
-	mu     sync.Mutex
-	seen   []*http.Request
-}
-
-func newUpstream(t *testing.T) *upstream {
-	u := &upstream{}
-	u.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u.mu.Lock()
-		u.seen = append(u.seen, r.Clone(context.Background()))
-		u.mu.Unlock()
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, `<!DOCTYPE html><title>upstream</title><main id="upstream">%s %s</main>`, r.Method, strings.ReplaceAll(r.RequestURI, "<", "&lt;"))
-	}))
-	t.Cleanup(u.server.Close)
-	return u
-}
-
-// last is the latest request for a path that reached the upstream.
-func (u *upstream) last(t *testing.T, path string) *http.Request {
-	t.Helper()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for i := len(u.seen) - 1; i >= 0; i-- {
-		if u.seen[i].URL.Path == path {
-			return u.seen[i]
-		}
-	}
-	t.Fatalf("nothing for %s reached the upstream", path)
-	return nil
-}
-
-// tokens are the different access tokens that came with requests for a path.
-func (u *upstream) tokens(path string) map[string]bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	tokens := map[string]bool{}
-	for _, r := range u.seen {
-		if r.URL.Path == path {
-			tokens[r.Header.Get("Authorization")] = true
-		}
-	}
-	return tokens
-}
-
-// count is how many requests for a path reached the upstream.
-func (u *upstream) count(path string) int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	n := 0
-	for _, r := range u.seen {
-		if r.URL.Path == path {
-			n++
-		}
-	}
-	return n
 }
 
 // newBrowser starts a Chromium of its own, without any past.

@@ -18,7 +18,7 @@ func TestLemonldapMainJobInChromium(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			w := newLemonldapWorld(t, time.Hour, "client_id "+tc.clientID+"\n"+tc.secret)
+			w := newLemonldapWorld(t, time.Hour, guarded("client_id "+tc.clientID+"\n"+tc.secret))
 			browser := newBrowser(t)
 			const page = "/reports?year=2026&q=a%20b"
 			do(t, browser, chromedp.Navigate(w.site+page))
@@ -59,7 +59,7 @@ func TestLemonldapIDTokenWithoutItsSignatureOpensNoSession(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			w := newLemonldapWorld(t, time.Hour, tc.options)
+			w := newLemonldapWorld(t, time.Hour, guarded(tc.options))
 			browser := newBrowser(t)
 			do(t, browser, chromedp.Navigate(w.site+"/page"))
 			lemonldapLogIn(t, browser, w)
