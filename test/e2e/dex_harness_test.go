@@ -20,10 +20,11 @@ const dexSecret = "secret-secret-secret-secret-secret"
 // newDexWorld is newWorld with Dex for the provider.
 func newDexWorld(t *testing.T, accessTokenLifetime time.Duration, directives string) *world {
 	t.Helper()
-	w := &world{t: t, upstream: newUpstream(t), front: newFront(t)}
+	w := &world{t: t, upstream: newUpstream(t), front: newFront(t, nil)}
 	w.issuer = w.front.server.URL + "/dex"
 	w.startCaddy("https://localhost:0", directives)
 	startDex(t, w, accessTokenLifetime)
+	close(w.front.open)
 	w.ready()
 	return w
 }

@@ -22,11 +22,12 @@ import (
 
 // front is the address of a provider that lets nobody say "any free port": a
 // reverse proxy, as most providers stand behind one. Requests wait in it until
-// the provider is up, and it notes those of the protocol.
+// the provider knows the site, and it notes those of the protocol.
 type front struct {
 	server *httptest.Server
 	proxy  *httputil.ReverseProxy
-	up     chan struct{} // closed when the provider serves
+	pages  http.Handler  // what the provider does not serve itself; may be nil
+	open   chan struct{} // closed when the provider knows the site
 	mu     sync.Mutex
 	to     *url.URL
 	notes  []note
@@ -47,9 +48,9 @@ type note struct {
 	refreshToken string // that it granted
 }
 
-func newFront(t *testing.T) *front {
+func newFront(t *testing.T, pages http.Handler) *front {
 	t.Helper()
-	f := &front{up: make(chan struct{})}
+	f := &front{pages: pages, open: make(chan struct{})}
 	f.proxy = &httputil.ReverseProxy{Transport: f, Rewrite: func(r *httputil.ProxyRequest) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -57,8 +58,12 @@ func newFront(t *testing.T) *front {
 		r.Out.Host = r.In.Host
 	}}
 	f.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.pages != nil && !strings.HasPrefix(r.URL.Path, "/api/") && !strings.HasPrefix(r.URL.Path, "/config/") {
+			f.pages.ServeHTTP(w, r)
+			return
+		}
 		select {
-		case <-f.up:
+		case <-f.open:
 			f.proxy.ServeHTTP(w, r)
 		case <-r.Context().Done():
 		}
@@ -71,14 +76,17 @@ func newFront(t *testing.T) *front {
 // the protocol's back channel or to a logout.
 func (f *front) RoundTrip(r *http.Request) (*http.Response, error) {
 	n := note{Endpoint: path.Base(r.URL.Path)}
-	if r.Body == nil || !slices.Contains([]string{"token", "revoke", "end_session"}, n.Endpoint) {
+	if !slices.Contains([]string{"token", "revoke", "end_session"}, n.Endpoint) {
 		return http.DefaultTransport.RoundTrip(r)
 	}
-	sent, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
+	var sent []byte
+	if r.Body != nil {
+		var err error
+		if sent, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(sent))
 	}
-	r.Body = io.NopCloser(bytes.NewReader(sent))
 	r.Header.Del("Accept-Encoding") // the transport asks for what it can read
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
@@ -138,19 +146,30 @@ func refreshes(status int) func(note) bool {
 	return func(n note) bool { return n.Grant == "refresh_token" && n.Status == status }
 }
 
-// atProvider sends a form to the provider as the public client, past the front's
-// notes, with the latest refresh token: as somebody would who has stolen it, or
-// another instance with the same session.
-func (f *front) atProvider(t *testing.T, endpoint, tokenParameter string, form url.Values) {
+// atProvider sends a form with the latest refresh token to the provider, past
+// the front's notes: as somebody would who has stolen it, or another instance
+// with the same session. Without a secret it is the public client's.
+func (f *front) atProvider(t *testing.T, endpoint, secret string, form url.Values) {
 	t.Helper()
 	granted := f.noted(t, 1, func(n note) bool { return n.refreshToken != "" })
-	form.Set("client_id", "public")
-	form.Set(tokenParameter, granted[len(granted)-1].refreshToken)
-	f.mu.Lock()
-	target := f.to.String() + endpoint
-	f.mu.Unlock()
+	for name, values := range form {
+		if values[0] == "" {
+			form.Set(name, granted[len(granted)-1].refreshToken)
+		}
+	}
+	if secret == "" {
+		form.Set("client_id", "public")
+	}
+	req, err := http.NewRequest(http.MethodPost, f.behind()+endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if secret != "" {
+		req.SetBasicAuth("confidential", secret)
+	}
 	client := &http.Client{Timeout: 10 * time.Second}
-	resp, err := client.PostForm(target, form)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +177,13 @@ func (f *front) atProvider(t *testing.T, endpoint, tokenParameter string, form u
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s answered %s", endpoint, resp.Status)
 	}
+}
+
+// behind is where the provider itself is.
+func (f *front) behind() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.to.String()
 }
 
 // serve starts a provider behind the front. Its address was free a moment ago;
@@ -182,12 +208,8 @@ func (f *front) serve(t *testing.T, command func(address string) []string, probe
 			continue
 		}
 		f.mu.Lock()
-		first := f.to == nil
 		f.to = &url.URL{Scheme: "http", Host: address}
 		f.mu.Unlock()
-		if first {
-			close(f.up)
-		}
 		return p
 	}
 	t.Fatal("the provider does not start")

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		for _, tool := range []string{
-			chromiumPath(), "node", "oidc-provider/node_modules/oidc-provider/package.json", dexBinary,
+			chromiumPath(), "node", "oidc-provider/node_modules/oidc-provider/package.json", dexBinary, "glewlwyd", "sqlite3",
 		} {
 			_, err := exec.LookPath(tool)
 			if _, statErr := os.Stat(tool); err != nil && statErr != nil {

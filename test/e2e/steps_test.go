@@ -98,6 +98,26 @@ func fetchAcrossExpiry(t *testing.T, browser context.Context, w *world) int {
 	return 0
 }
 
+// rotated checks that refreshes gave the upstream so many access tokens, and
+// that each brought a refresh token of its own.
+func rotated(t *testing.T, w *world, tokens int) []note {
+	t.Helper()
+	refreshed := w.front.noted(t, tokens-1, refreshes(200))
+	// Requests that come together share a refresh; the last one's token may not
+	// have been needed yet.
+	if len(refreshed) > tokens {
+		t.Errorf("%d refreshes gave the upstream %d access tokens", len(refreshed), tokens)
+	}
+	granted := map[string]bool{}
+	for _, n := range refreshed {
+		granted[n.refreshToken] = true
+	}
+	if granted[""] || len(granted) != len(refreshed) {
+		t.Errorf("%d refreshes brought %d refresh tokens", len(refreshed), len(granted))
+	}
+	return refreshed
+}
+
 // fetchUntilRefused lets the page fetch until the session is over.
 func fetchUntilRefused(t *testing.T, browser context.Context) {
 	t.Helper()
