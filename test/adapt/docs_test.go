@@ -24,7 +24,7 @@ func TestDocumentsAdapt(t *testing.T) {
 	t.Setenv("OIDC_CLIENT_ID", "abc")
 	t.Setenv("OIDC_AUDIENCE", "https://api.example.com")
 	t.Setenv("PUBLIC_URL", "https://app.example.com")
-	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md", "docs/recipes.md"} {
+	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md", "docs/recipes.md", "docs/providers.md"} {
 		for _, match := range block.FindAllStringSubmatch(read(name), -1) {
 			examples[name] = append(examples[name], match[1])
 		}
@@ -34,6 +34,9 @@ func TestDocumentsAdapt(t *testing.T) {
 	}
 	if len(examples["docs/recipes.md"]) < 7 {
 		t.Errorf("docs/recipes.md shows %d Caddyfiles", len(examples["docs/recipes.md"]))
+	}
+	if len(examples["docs/providers.md"]) < 5 {
+		t.Errorf("docs/providers.md shows %d Caddyfiles", len(examples["docs/providers.md"]))
 	}
 	for name, texts := range examples {
 		for _, text := range texts {
