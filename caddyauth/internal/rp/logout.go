@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 )
@@ -97,6 +98,9 @@ func (c *Client) Revoke(ctx context.Context, m *Metadata, refreshToken Secret) e
 	endpoint, err := c.endpoint(m, func(e *Endpoints) *string { return &e.RevocationEndpoint })
 	if err != nil || endpoint == "" || refreshToken.Empty() {
 		return err
+	}
+	if method, _ := c.authMethod(m); method == AuthNone && m.RevocationAuthMethods != nil && !slices.Contains(m.RevocationAuthMethods, "none") {
+		return nil
 	}
 	form := url.Values{"token": {refreshToken.Reveal()}, "token_type_hint": {"refresh_token"}}
 	resp, err := c.post(ctx, m, endpoint, form)

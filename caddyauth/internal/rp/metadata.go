@@ -29,6 +29,10 @@ type Metadata struct {
 	// endpoint; nil when the provider says nothing.
 	TokenAuthMethods []string
 
+	// RevocationAuthMethods are those of the revocation endpoint; nil when the
+	// provider says nothing.
+	RevocationAuthMethods []string
+
 	// AssertionAlgorithms are those in which client assertions may be signed;
 	// nil when the provider says nothing.
 	AssertionAlgorithms []string
@@ -102,7 +106,7 @@ func (e Endpoints) SuffiseForLogin() bool {
 // metadataNames are the members whose names nobody may imitate.
 var metadataNames = []string{
 	"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint", "revocation_endpoint",
-	"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported",
+	"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported", "revocation_endpoint_auth_methods_supported",
 	"authorization_response_iss_parameter_supported", "code_challenge_methods_supported",
 	"scopes_supported", "token_endpoint_auth_signing_alg_values_supported", "mtls_endpoint_aliases",
 }
@@ -208,6 +212,9 @@ func (m *Metadata) readCapabilities(doc claims.Set) error {
 		}
 	}
 	if m.TokenAuthMethods, err = list("token_endpoint_auth_methods_supported"); err != nil {
+		return err
+	}
+	if m.RevocationAuthMethods, err = list("revocation_endpoint_auth_methods_supported"); err != nil {
 		return err
 	}
 	if m.AssertionAlgorithms, err = list("token_endpoint_auth_signing_alg_values_supported"); err != nil {
