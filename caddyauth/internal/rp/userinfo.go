@@ -40,13 +40,19 @@ func (c *Client) userinfo(ctx context.Context, m *Metadata, access Secret, subje
 	if err != nil {
 		return claims.Set{}, err
 	}
+	return set, checkUserinfoSubject(set, subject)
+}
+
+// checkUserinfoSubject wants claims about the subject; about anybody, where
+// that is not known.
+func checkUserinfoSubject(set claims.Set, subject string) error {
 	switch sub, err := set.Text("sub"); {
 	case err != nil:
-		return claims.Set{}, fmt.Errorf("%w: sub: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: sub: %w", ErrInvalid, err)
 	case subject != "" && sub != subject:
-		return claims.Set{}, fmt.Errorf("%w: sub: is another user than the ID token's", ErrInvalid)
+		return fmt.Errorf("%w: sub: is another user than the ID token's", ErrInvalid)
 	default:
-		return set, nil
+		return nil
 	}
 }
 
