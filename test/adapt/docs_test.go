@@ -1,7 +1,9 @@
 package adapt
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,7 +26,7 @@ func TestDocumentsAdapt(t *testing.T) {
 	t.Setenv("OIDC_CLIENT_ID", "abc")
 	t.Setenv("OIDC_AUDIENCE", "https://api.example.com")
 	t.Setenv("PUBLIC_URL", "https://app.example.com")
-	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md", "docs/recipes.md", "docs/providers.md"} {
+	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md", "docs/recipes.md", "docs/conformance.md", "docs/providers.md"} {
 		for _, match := range block.FindAllStringSubmatch(read(name), -1) {
 			examples[name] = append(examples[name], match[1])
 		}
@@ -47,6 +49,45 @@ func TestDocumentsAdapt(t *testing.T) {
 				t.Errorf("%s: caddy fmt makes it\n%s", name, formatted)
 			}
 		}
+	}
+}
+
+// The tests that documents name exist.
+func TestDocumentsNameTestsThatExist(t *testing.T) {
+	exist := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, match := range function.FindAllSubmatch(data, -1) {
+			exist[string(match[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`")
+	count := 0
+	for _, document := range append(documents, "../../SECURITY.md", "../../README.md") {
+		data, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range named.FindAllSubmatch(data, -1) {
+			if count++; !exist[string(match[1])] {
+				t.Errorf("%s names %s, which does not exist", document, match[1])
+			}
+		}
+	}
+	if count < 40 {
+		t.Errorf("the documents name %d tests", count)
 	}
 }
 
