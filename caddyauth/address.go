@@ -114,11 +114,8 @@ func (p *Provider) validateAddress() error {
 		return misconfigured("issuer", "%v", err)
 	}
 	if !hasPlaceholder(issuer) {
-		if err := checkIssuer(p.Issuer); err != nil {
+		if err := p.checkIssuer(p.Issuer); err != nil {
 			return err
-		}
-		if rp.NeedsTenants(p.Issuer) && (p.Authorization == nil || len(p.Authorization.Tenants) == 0) {
-			return misconfigured("issuer", "%s is for users of many tenants: name those who may log in with allowed_tenants <id>…", p.Issuer)
 		}
 	}
 	if err := checkPlaceholders(p.DiscoveryURL); err != nil {
@@ -135,13 +132,17 @@ func (p *Provider) validateAddress() error {
 	return p.validateProviderEndpoints()
 }
 
-// checkIssuer says whether there can be a login at an issuer.
-func checkIssuer(issuer string) error {
+// checkIssuer says whether there can be a login at an issuer, in which no
+// placeholder stands any more.
+func (p *Provider) checkIssuer(issuer string) error {
 	if err := rp.CheckIssuer(issuer); err != nil {
 		return misconfigured("issuer", "%v: write it as the provider does, https://…", err)
 	}
 	if quirk := rp.QuirkOf(issuer); quirk.Refuse != "" {
 		return misconfigured("issuer", "%s", quirk.Refuse)
+	}
+	if rp.NeedsTenants(issuer) && (p.Authorization == nil || len(p.Authorization.Tenants) == 0) {
+		return misconfigured("issuer", "%s is for users of many tenants: name those who may log in with allowed_tenants <id>…", issuer)
 	}
 	return nil
 }

@@ -72,12 +72,13 @@ func (a *Authorization) asksOpenID() bool {
 	return a == nil || len(a.Scopes) == 0 || slices.Contains(a.Scopes, "openid")
 }
 
-// formPost reports whether the provider's answer comes in a form.
-func (p *Provider) formPost() bool {
+// formPost reports whether the answer of the provider with that issuer, in
+// which no placeholder stands any more, comes in a form.
+func (p *Provider) formPost(issuer string) bool {
 	if a := p.Authorization; a != nil && a.ResponseMode != "" {
 		return a.ResponseMode == rp.ResponseModeFormPost
 	}
-	return rp.QuirkOf(p.Issuer).ResponseMode == rp.ResponseModeFormPost
+	return rp.QuirkOf(issuer).ResponseMode == rp.ResponseModeFormPost
 }
 
 var (

@@ -52,11 +52,11 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 	return prefix, callback, []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSignedOut, prefix + pathError}
 }
 
-func newEndpoints(p *Provider, name string) endpoints {
+func newEndpoints(p *Provider, name string, post bool) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
 	callbackMethods := get
-	if p.formPost() {
+	if post {
 		callbackMethods = []string{http.MethodGet, http.MethodPost}
 	}
 	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{

@@ -46,7 +46,10 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	}
 	state := newLoginState(returnTo, start.attempt, p.now())
 	extra := p.extraParams(r, start)
-	state.silent, state.again, state.params = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.again, start.params
+	state.silent, state.again = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.again
+	if state.silent || p.client.MayAskAgain() {
+		state.params = start.params
+	}
 	param, err := p.logins.param(state)
 	if err != nil {
 		return &failure{reason: reasonFor(err), err: err}

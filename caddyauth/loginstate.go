@@ -240,6 +240,10 @@ func loginCookie(name string, secure bool) sealed.Cookie {
 func (l *loginStates) write(h http.Header, s *loginState, names cookieNames, secure bool, cookies []string) error {
 	name := s.cookieName(names.login)
 	value, err := l.cookieValue(s, name)
+	if err == nil && len(name)+len(value) > sealed.MaxCookieSize { // browsers would drop it, and the login with it
+		s.params = nil
+		value, err = l.cookieValue(s, name)
+	}
 	if err != nil {
 		return err
 	}

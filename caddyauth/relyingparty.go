@@ -98,7 +98,7 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if err != nil {
 		return nil, misconfigured("issuer", "%v", err)
 	}
-	if err := checkIssuer(issuer); err != nil {
+	if err := cfg.checkIssuer(issuer); err != nil {
 		return nil, err
 	}
 	if rp.IsRootIssuer(issuer) {
@@ -113,7 +113,7 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 		app:    app,
 		logger: ctx.Logger(),
 		now:    time.Now,
-		site:   site{endpoints: newEndpoints(cfg, name)},
+		site:   site{endpoints: newEndpoints(cfg, name, cfg.formPost(issuer))},
 	}
 	cookieStem := stem(name, issuer, clientID)
 	if u, err := url.Parse(issuer); name == "" && err == nil {
@@ -267,7 +267,7 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 	tag := sha256.Sum256([]byte(strings.Join(binding[:3], "\x00")))
 	p.logins = &loginStates{
 		tag:   hex.EncodeToString(tag[:4]),
-		post:  cfg.formPost(),
+		post:  cfg.formPost(c.Provider.Issuer()),
 		state: sealed.NewBox(keys, "state", binding...),
 		box:   sealed.NewBox(keys, "login", binding...),
 	}

@@ -121,3 +121,27 @@ func TestIDPS29SessionExpiry(t *testing.T) {
 		})
 	}
 }
+
+// Promise 4: a link with long parameters makes no cookie that browsers drop.
+// They are sent; a login that begins anew does without them.
+func TestPromise4LongLoginParameters(t *testing.T) {
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nmax_age 10m\n}\nreverse_proxy $UPSTREAM")
+	link := url.Values{"return_to": {"/page?x=" + strings.Repeat("y", 1500)}}
+	for _, name := range []string{"login_hint", "ui_locales", "screen_hint", "organization", "invitation"} {
+		link.Set(name, strings.Repeat(name[:1], 1000))
+	}
+	b := w.browser()
+	a := b.visit(w.site + "/oauth2/login?" + link.Encode())
+	for _, c := range a.Cookies() {
+		if len(c.Name)+len(c.Value) > 4096 {
+			t.Errorf("%s has %d bytes", c.Name, len(c.Value))
+		}
+	}
+	if got := query(t, a.location(t)).Get("invitation"); len(got) != 1000 {
+		t.Errorf("the invitation has %d bytes", len(got))
+	}
+	if a := b.follow(a); a.body != "upstream "+link.Get("return_to") {
+		t.Errorf("got status %d and %.100q", a.StatusCode, a.body)
+	}
+}

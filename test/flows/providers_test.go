@@ -166,3 +166,21 @@ func TestIDPS20SecretIsReadAtUse(t *testing.T) {
 	w.eventually("the revocation", func() bool { return w.op.Revoked(newest) })
 	w.browser().login(w, "/again")
 }
+
+// An issuer from the environment is looked at like one that is written out.
+func TestIssuerFromTheEnvironment(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("TEST_ISSUER", "https://appleid.apple.com")
+	w.caddy("pkce_auth {\nissuer {env.TEST_ISSUER}\nclient_id id\n}")
+	if a := w.browser().post(w.site+"/oauth2/callback", url.Values{"state": {"x"}}); a.StatusCode != http.StatusSeeOther {
+		t.Errorf("Apple's form: got status %d", a.StatusCode)
+	}
+	for issuer, want := range map[string]string{
+		"https://login.microsoftonline.com/common/v2.0": "allowed_tenants", "https://github.com": "GitHub is no OpenID Provider", "http://op.example.com": "must be https",
+	} {
+		t.Setenv("TEST_ISSUER", issuer)
+		if err := w.load("http://127.0.0.1:0", "pkce_auth {\nissuer {env.TEST_ISSUER}\nclient_id id\n}"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", issuer, err, want)
+		}
+	}
+}

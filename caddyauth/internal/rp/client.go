@@ -114,6 +114,10 @@ type Authorization struct {
 // ExpectsIDToken reports whether "openid" is among the scopes.
 func (a *Authorization) ExpectsIDToken() bool { return slices.Contains(a.Scopes, "openid") }
 
+// MayAskAgain reports whether a login may have to begin anew because it was not
+// fresh or strong enough.
+func (a *Authorization) MayAskAgain() bool { return a.MaxAge > 0 || len(a.ACRValues) > 0 }
+
 // offlineAccess is the scope that asks for a refresh token (OpenID Connect
 // Core section 11).
 const offlineAccess = "offline_access"
