@@ -152,7 +152,7 @@ func (p *Provider) validateProviderEndpoints() error {
 	if e == nil {
 		return nil
 	}
-	placeholders := hasPlaceholder(p.Issuer)
+	placeholders := hasPlaceholder(strings.Replace(p.Issuer, tenantPlaceholder, "", 1))
 	for _, name := range keys(endpointOptions) {
 		text := *endpointOptions[name](e)
 		if err := checkPlaceholders(text); err != nil {
@@ -161,8 +161,15 @@ func (p *Provider) validateProviderEndpoints() error {
 		placeholders = placeholders || hasPlaceholder(text)
 	}
 	discovered := p.DiscoveryURL != "" || e.Authorization == "" || e.Token == ""
-	if !discovered && e.JWKS == "" && p.needsKeys() {
+	switch {
+	case discovered || e.JWKS != "":
+	case p.Authorization.asksOpenID():
 		return misconfigured("endpoints", "jwks is needed to check ID tokens: add it, or leave openid out of the scopes")
+	case p.Claims != nil && contains(p.Claims.From, rp.FromAccessToken):
+		return misconfigured("endpoints", "jwks is needed to check access tokens: add it, or take access_token out of claims_from")
+	}
+	if !discovered && rp.NeedsTenants(p.Issuer) && !rp.IsTemplate(p.Issuer) {
+		return misconfigured("issuer", "without discovery, nothing says where the tenant stands in %s: write {tenantid} in its place", p.Issuer)
 	}
 	if !discovered && e.Userinfo == "" && p.Claims.asksUserinfo() {
 		return misconfigured("endpoints", "userinfo is needed for the claims: add it")
@@ -178,9 +185,4 @@ func (p *Provider) validateProviderEndpoints() error {
 		return misconfigured("endpoints", "%v", err)
 	}
 	return nil
-}
-
-// needsKeys reports whether there will be signatures to verify.
-func (p *Provider) needsKeys() bool {
-	return p.Authorization.asksOpenID() || p.Claims != nil && contains(p.Claims.From, rp.FromAccessToken)
 }

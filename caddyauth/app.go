@@ -184,6 +184,17 @@ func (a *App) sharing(p *relyingParty, tag string) *relyingParty {
 	return p
 }
 
+// expectsForm reports whether the answer of any provider with that callback
+// comes in a form: whose it is, the state in it says.
+func (a *App) expectsForm(callback string) bool {
+	for _, party := range a.parties {
+		if party.logins.post && party.site.endpoints.callback == callback {
+			return true
+		}
+	}
+	return false
+}
+
 // Interface guards
 var (
 	_ caddy.App          = (*App)(nil)

@@ -142,8 +142,8 @@ func (p *Provider) validateAuthorization() error {
 	return a.validateLiterals()
 }
 
-// tenantID is the ID of a tenant, as tokens have it.
-var tenantID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+// tenantID is the ID of a tenant.
+var tenantID = regexp.MustCompile(`(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // validateLiterals refuses placeholders where they would be sent as they are.
 func (a *Authorization) validateLiterals() error {

@@ -92,7 +92,7 @@ func (p *relyingParty) answerCallback(w http.ResponseWriter, r *http.Request, st
 	anew := loginStart{returnTo: state.returnTo, attempt: state.attempt, params: state.params}
 	switch {
 	case o.session != nil:
-		p.finish(w, r, o.session, state.returnTo, at)
+		p.finish(w, r, o.session, state, at)
 		return
 	case state.silent && wantsInteraction(o.failure.err):
 		anew.interactive = true
@@ -147,6 +147,7 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 	}
 	who, err := p.client.Identify(ctx, metadata, grant, state.tx.Nonce)
 	if err != nil {
+		p.revoke(&session.Session{Tokens: session.Tokens{RefreshToken: grant.RefreshToken}}) // nobody will use it
 		return fail(err)
 	}
 	p.noteOpaqueToken(grant)
@@ -164,22 +165,31 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 
 // finish gives the browser its session, a new one at every login (A61), and
 // sends it to where its user wanted to go.
-func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, returnTo string, at origin) {
+func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, state *loginState, at origin) {
 	a, _ := p.authState(r)
 	if before, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
-		p.shared.superseded.Add(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
+		p.supersede(before)
 	}
+	p.supersede(&state.before)
 	if err := p.save(w.Header(), r, a, s); err != nil {
-		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: returnTo})
+		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: state.returnTo})
 		return
 	}
 	p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
-	target := at.String() + returnTo
+	target := at.String() + state.returnTo
 	if p.site.strict {
 		p.writePage(w, http.StatusOK, continuePage(target))
 		return
 	}
 	redirect(w, http.StatusSeeOther, target)
+}
+
+// supersede remembers that a session was replaced by another in its browser, so
+// that no answer under way brings it back.
+func (p *relyingParty) supersede(before *session.Session) {
+	if before.ID != "" {
+		p.shared.superseded.Add(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
+	}
 }
 
 // leadOn is for a callback whose state is gone: too old, used before, of

@@ -128,7 +128,13 @@ func (c calls) make() *pooledProvider {
 		withCertificate := transport.Clone()
 		// A resumed session would go on with the certificate that it began with.
 		withCertificate.TLSClientConfig.ClientSessionCache = nil
-		withCertificate.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.Certificate.load() }
+		withCertificate.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := c.Certificate.load()
+			if err != nil {
+				return nil, &rp.CertificateError{Err: err}
+			}
+			return pair, nil
+		}
 		made.transports = append(made.transports, withCertificate)
 		cfg.ClientTransport = withCertificate
 	}

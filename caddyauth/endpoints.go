@@ -13,7 +13,7 @@ import (
 type endpoint struct {
 	methods []string
 	serve   func(*relyingParty, http.ResponseWriter, *http.Request) error
-	secret  bool // its URL holds secrets, which must not get into Caddy's logs
+	secret  bool // the callback: its URL holds secrets, which must not get into Caddy's logs
 }
 
 // endpoints are the paths that a provider answers itself. They are compared
@@ -52,15 +52,11 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 	return prefix, callback, []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSignedOut, prefix + pathError}
 }
 
-func newEndpoints(p *Provider, name string, post bool) endpoints {
+func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
-	callbackMethods := get
-	if post {
-		callbackMethods = []string{http.MethodGet, http.MethodPost}
-	}
 	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
-		callback:               {methods: callbackMethods, serve: serveCallback, secret: true},
+		callback:               {methods: get, serve: serveCallback, secret: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
 		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
@@ -95,7 +91,8 @@ func (p *relyingParty) serveEndpoint(e endpoint, w http.ResponseWriter, r *http.
 	if e.secret {
 		skipAccessLog(r)
 	}
-	if !slices.Contains(e.methods, r.Method) {
+	posted := e.secret && r.Method == http.MethodPost && p.app.expectsForm(p.site.endpoints.callback)
+	if !posted && !slices.Contains(e.methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(e.methods, ", "))
 		if e.secret { // and no error, whose log line would hold the URL
 			w.WriteHeader(http.StatusMethodNotAllowed)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,6 +108,10 @@ var statuses = map[reason]int{
 	reasonInternal:           http.StatusInternalServerError,
 }
 
+// denials are the errors by which a provider, or the user there, says no; the
+// last is Apple's.
+var denials = []string{"access_denied", "unauthorized", "user_cancelled_authorize"}
+
 // reasonFor sorts an error of the rp package.
 func reasonFor(err error) reason {
 	oauthErr, reported := errors.AsType[*rp.OAuthError](err)
@@ -117,7 +122,7 @@ func reasonFor(err error) reason {
 		return reasonInsufficient
 	case checked && check.RefusesUser() && errors.Is(err, rp.ErrInvalid):
 		return reasonDenied
-	case reported && (oauthErr.Code == "access_denied" || oauthErr.Code == "unauthorized"):
+	case reported && slices.Contains(denials, oauthErr.Code):
 		if atEndpoint { // it speaks to us, not to the user: Auth0 says so of a wrong secret
 			return reasonMisconfigured
 		}

@@ -47,5 +47,8 @@ func (p *relyingParty) redirectPost(w http.ResponseWriter, at origin, response *
 	if response.Error != nil {
 		q.Set("error", response.Error.Code)
 	}
+	if iss := response.Issuer(); iss != "" {
+		q.Set("iss", iss)
+	}
 	redirect(w, http.StatusSeeOther, p.redirectURI(at)+"?"+q.Encode())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // loginStart is what differs from one login to the next. The zero value is
@@ -48,7 +50,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	extra := p.extraParams(r, start)
 	state.silent, state.again = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.again
 	if state.silent || p.client.MayAskAgain() {
-		state.params = start.params
+		state.params = extra
 	}
 	param, err := p.logins.param(state)
 	if err != nil {
@@ -61,6 +63,9 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 		return &failure{reason: reasonFor(err), err: err}
 	}
 	a, _ := p.authState(r)
+	if s, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
+		state.before = session.Session{ID: s.ID, Created: s.Created}
+	}
 	if err := a.setCookies(w.Header(), func(h http.Header) error {
 		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)
 	}); err != nil {
@@ -97,6 +102,7 @@ func (p *relyingParty) redirectURI(at origin) string {
 // extraParams are the configured parameters, with the request's placeholders
 // replaced, and those that the link to our login may add, in place of a
 // configured one of the same name. Nothing else that a URL says gets in (A54).
+// A login that begins anew has what the one before it had.
 func (p *relyingParty) extraParams(r *http.Request, start loginStart) []rp.Param {
 	params := slices.Clone(start.params)
 	given := func(name string) bool {
@@ -104,10 +110,12 @@ func (p *relyingParty) extraParams(r *http.Request, start loginStart) []rp.Param
 	}
 	if len(p.policy.params) > 0 {
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+		inCallback := originalURL(r).Path == p.site.endpoints.callback
 		for name, value := range p.policy.params {
-			if !given(name) {
-				params = append(params, rp.Param{Name: name, Value: repl.ReplaceAll(value, "")})
+			if given(name) || inCallback && ofCallback.MatchString(value) {
+				continue
 			}
+			params = append(params, rp.Param{Name: name, Value: repl.ReplaceAll(value, "")})
 		}
 	}
 	if start.interactive || start.again {
@@ -118,6 +126,10 @@ func (p *relyingParty) extraParams(r *http.Request, start loginStart) []rp.Param
 	}
 	return params
 }
+
+// ofCallback are the placeholders that, in a callback, stand for its code and
+// state: a login that begins there does without them.
+var ofCallback = regexp.MustCompile(`\{http\.request\.(orig_)?(uri|body)`)
 
 // loginParams are the parameters in a link to our login that may go on to the
 // provider.
@@ -190,6 +202,9 @@ func (p *relyingParty) lookAhead(ctx context.Context) {
 				zap.String("hint", hints[reasonFor(err)]))
 		}
 		return
+	}
+	if err := p.client.CheckTenants(metadata); err != nil {
+		p.logger.Error("nobody can log in", zap.String("provider", p.name), zap.Error(err))
 	}
 	if metadata.PKCEWithoutS256 {
 		p.shared.noS256.Do(func() {

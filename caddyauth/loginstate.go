@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // loginState is what one login remembers from the redirect to the provider
@@ -41,9 +42,14 @@ type loginState struct {
 	// it had not done so lately enough, or in the right way. It is asked once.
 	again bool
 
-	// params are those that the link to our login had added, for a login that
-	// begins anew.
+	// params are what was configured and what the link to our login had added,
+	// for a login that begins anew.
 	params []rp.Param
+
+	// before is the session that the browser had when the login began, which
+	// this login ends: the callback does not see it, when it comes from another
+	// site by POST, or when the session's cookie is SameSite=Strict.
+	before session.Session
 
 	// attempt counts how often in a row this login had to begin anew because
 	// its state was gone. It stands in front of the sealed part of `state`, in
@@ -163,6 +169,7 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 		for i := range s.params {
 			s.params[i] = rp.Param{Name: r.Text(), Value: r.Text()}
 		}
+		s.before.ID, s.before.Created = r.Text(), r.Time()
 		return nil
 	}
 	return fmt.Errorf("%w: its cookie is not there", errStateGone)
@@ -201,6 +208,10 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	for _, param := range s.params {
 		w.Text(param.Name)
 		w.Text(param.Value)
+	}
+	if s.before.ID != "" {
+		w.Text(s.before.ID)
+		w.Time(s.before.Created)
 	}
 	return l.box.Seal(w.Bytes(), name)
 }

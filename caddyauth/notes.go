@@ -34,9 +34,18 @@ func (p *relyingParty) noteOverage(who *rp.Identity) {
 	}
 	p.shared.overage.Do(func() {
 		p.logger.Warn("the provider leaves claims out, and says that they are elsewhere; rules on them do not match",
-			zap.String("provider", p.name), zap.String("claims", claims.Text(names)),
+			zap.String("provider", p.name), zap.String("claims", short(claims.Text(names))),
 			zap.String("hint", "have the provider send fewer groups: those assigned to the application, or app roles"))
 	})
+}
+
+// short bounds what is quoted of a provider's words.
+func short(text string) string {
+	const most = 300
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // noteLeakedKeys says once that the provider shows its private keys.

@@ -3,6 +3,7 @@ package caddyauth
 import (
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
@@ -62,9 +63,12 @@ func parseTrustPool(p *parser) error {
 		return p.usage("tls_trust_pool", options["tls_trust_pool"])
 	}
 	name := p.Val()
+	if _, err := caddy.GetModule("tls.ca_pool.source." + name); err != nil {
+		return p.Errf("tls_trust_pool: there is no module %s; write it as: tls_trust_pool file <ca.pem>", name)
+	}
 	module, err := caddyfile.UnmarshalModule(p.Dispenser, "tls.ca_pool.source."+name)
 	if err != nil {
-		return p.Errf("tls_trust_pool: %v; write it as: tls_trust_pool file <ca.pem>", err)
+		return err
 	}
 	pool, ok := module.(caddytls.CA)
 	if !ok {

@@ -210,7 +210,7 @@ func checkAbsoluteURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Opaque != "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '\\' }):
-		return fmt.Errorf("%q is not a URL: write the whole of it, https://app.example.com/bye", text)
+		return fmt.Errorf("%q is not a URL: write the whole of it, from https:// on", text)
 	case u.Scheme != "https" && (u.Scheme != "http" || !rp.IsLoopback(u.Hostname())):
 		return fmt.Errorf("%q must be https", text)
 	default:

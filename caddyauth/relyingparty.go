@@ -101,6 +101,7 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if err := cfg.checkIssuer(issuer); err != nil {
 		return nil, err
 	}
+	written := issuer
 	if rp.IsRootIssuer(issuer) {
 		issuer = strings.TrimSuffix(issuer, "/") // the one slash that is forgiven makes no difference
 	}
@@ -113,7 +114,7 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 		app:    app,
 		logger: ctx.Logger(),
 		now:    time.Now,
-		site:   site{endpoints: newEndpoints(cfg, name, cfg.formPost(issuer))},
+		site:   site{endpoints: newEndpoints(cfg, name)},
 	}
 	cookieStem := stem(name, issuer, clientID)
 	if u, err := url.Parse(issuer); name == "" && err == nil {
@@ -128,7 +129,7 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if p.site.origins, err = resolveOrigins(cfg.PublicURL); err != nil {
 		return nil, err
 	}
-	if err := p.loadPools(ctx, sharedKey{issuer, clientID, cookieStem}, cfg); err != nil {
+	if err := p.loadPools(ctx, sharedKey{issuer, clientID, cookieStem}, written, cfg); err != nil {
 		return nil, err
 	}
 	if err := p.configureClient(cfg, clientID); err != nil {
@@ -175,12 +176,12 @@ func resolveOrigins(urls []string) (origins, error) {
 	return o, nil
 }
 
-func (p *relyingParty) loadPools(ctx caddy.Context, key sharedKey, cfg *Provider) (err error) {
+func (p *relyingParty) loadPools(ctx caddy.Context, key sharedKey, issuer string, cfg *Provider) (err error) {
 	if p.shared, err = loadShared(key); err != nil {
 		return err
 	}
 	p.app.onCleanup(func() { _, _ = sharedPool.Delete(key) })
-	calls, err := newCalls(ctx, key.issuer, cfg)
+	calls, err := newCalls(ctx, issuer, cfg)
 	if err != nil {
 		return err
 	}
@@ -217,7 +218,10 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 		}
 		c.Audience, c.Resources, c.Connection = a.Audience, a.Resources, a.Connection
 		c.Organizations, c.MaxAge, c.ACRValues = a.Organizations, time.Duration(a.MaxAge), a.ACRValues
-		c.ResourceOnRefresh, c.ResponseMode, c.Tenants = a.ResourceOnRefresh, a.ResponseMode, a.Tenants
+		c.ResourceOnRefresh, c.ResponseMode = a.ResourceOnRefresh, a.ResponseMode
+		for _, tenant := range a.Tenants {
+			c.Tenants = append(c.Tenants, strings.ToLower(tenant)) // as tokens have it
+		}
 	}
 	cfg.Claims.configure(c)
 	return nil
@@ -262,7 +266,7 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 	c := p.client
 	binding := []string{
 		c.Provider.Issuer(), c.ClientID, cookieStem, c.Audience, strings.Join(c.Resources, " "), strings.Join(c.Scopes, " "),
-		fmt.Sprint(c.ClaimsFrom, c.Userinfo),
+		fmt.Sprint(c.ClaimSources()),
 	}
 	tag := sha256.Sum256([]byte(strings.Join(binding[:3], "\x00")))
 	p.logins = &loginStates{

@@ -35,7 +35,7 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 		return nil, err
 	}
 	a.loaded = s.Generation
-	if p.shared.revocations.Has(s.ID) {
+	if p.shared.revocations.Has(s.ID) || !p.client.Admits(&s.Identity) {
 		return nil, session.ErrEnded
 	}
 	now := p.now()

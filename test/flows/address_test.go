@@ -328,3 +328,35 @@ func TestM18R14EndpointsThatChangeMidFlow(t *testing.T) {
 		t.Error("the code was sent")
 	}
 }
+
+// IDPS 21: an issuer that is a root with a slash, without discovery: nothing
+// but the operator says that it has one.
+func TestIDPS21RootIssuerWithoutDiscovery(t *testing.T) {
+	w := newWorldWith(t, provider.Config{Path: "/"})
+	op := strings.TrimSuffix(w.op.URL, "/")
+	w.caddy("pkce_auth " + w.op.URL + " public {\nendpoints {\nauthorization " + op + "/authorize\ntoken " + op + "/token\njwks " + op + "/keys\n}\n}\nreverse_proxy $UPSTREAM")
+	w.browser().login(w, "/page")
+}
+
+// A client certificate that cannot be read any more is no trouble of the
+// provider's, and the log says so.
+func TestClientCertificateThatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	server, client := makeCertificate(t, dir, "op", nil), makeCertificate(t, dir, "client", nil)
+	tlsBrowser(t, dir)
+	w := newWorldWith(t, provider.Config{
+		TLS:     &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequestClientCert},
+		Clients: map[string]provider.Client{"mtls": {Certificate: client.Certificate[0]}},
+	})
+	w.caddy("pkce_auth $OP mtls {\nclient_auth tls " + filepath.Join(dir, "client.pem") + " " + filepath.Join(dir, "client.key") +
+		"\ntls_trust_pool file " + filepath.Join(dir, "op.pem") + "\n}\nreverse_proxy $UPSTREAM")
+	if err := os.Remove(filepath.Join(dir, "client.key")); err != nil {
+		t.Fatal(err)
+	}
+	b := w.browser()
+	if a := b.open(w.site + "/"); a.StatusCode != http.StatusBadGateway {
+		t.Errorf("got status %d", a.StatusCode)
+	}
+	w.logged(`"reason":"misconfigured"`, "client certificate", "no such file")
+	w.noSession(b, 0)
+}

@@ -145,3 +145,55 @@ func TestPromise4LongLoginParameters(t *testing.T) {
 		t.Errorf("got status %d and %.100q", a.StatusCode, a.body)
 	}
 }
+
+// What a login asked for stays when it begins anew, though the request is
+// another by then; and the callback's URL, code and all, gets into no
+// authorization request.
+func TestPlaceholdersWhenALoginBeginsAnew(t *testing.T) {
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nmax_age 10m\nauthorize_param kc_idp_hint {http.request.uri.query.idp}\nauthorize_param whole {http.request.uri.query}\n" +
+		"authorize_param ui_locales de\n}\nreverse_proxy $UPSTREAM")
+	w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { delete(claims, "auth_time") }})
+	w.browser().open(w.site + "/page?idp=github")
+	requests := w.op.Requests("authorize")
+	if len(requests) != 2 {
+		t.Fatalf("%d authorization requests", len(requests))
+	}
+	for i, r := range requests {
+		if r.Form.Get("kc_idp_hint") != "github" || r.Form.Get("whole") != "idp=github" || r.Form.Get("ui_locales") != "de" {
+			t.Errorf("request %d: %v", i, r.Form)
+		}
+	}
+	// A callback without its state begins a login that knows less, but no code.
+	b := w.browser()
+	callback := b.callback(w, "/other?idp=github")
+	stranger := w.browser()
+	q := query(t, stranger.visit(callback).location(t))
+	if q.Has("kc_idp_hint") || q.Has("whole") || q.Get("ui_locales") != "de" {
+		t.Errorf("without its state: %v", q)
+	}
+}
+
+// Lists that are narrowed count for the sessions there are: they are those of
+// the configuration in use.
+func TestListsInUse(t *testing.T) {
+	for option, values := range map[string][2]string{
+		"allowed_tenants": {"8eaef023-2b34-4da1-9baa-8bc8c9d6a490", "11111111-2222-3333-4444-555555555555"},
+		"organization":    {"org_a", "org_b"},
+	} {
+		w := newWorld(t)
+		w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { claims["tid"], claims["org_id"] = strings.ToLower(values[0]), "org_a" }})
+		load := w.reloads()
+		load(option + " " + values[0] + " " + values[1])
+		b := w.browser()
+		b.login(w, "/")
+		load(option + " " + strings.ToUpper(values[1]) + " " + values[0])
+		if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+			t.Errorf("%s in another order: got status %d", option, a.StatusCode)
+		}
+		load(option + " " + values[1])
+		if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s taken away: got status %d", option, a.StatusCode)
+		}
+	}
+}

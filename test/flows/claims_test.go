@@ -145,3 +145,37 @@ func TestIDPS38RolesThatAreAMap(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// IDPS 28: an access token of a refresh that must not be used ends the session
+// at once, like an ID token.
+func TestIDPS28RefreshedAccessTokenOfAnother(t *testing.T) {
+	w := newWorldWith(t, provider.Config{AccessTokenClaims: map[string]any{"client_id": "public"}})
+	w.op.Misbehave(provider.Faults{TokenResponse: shortLived})
+	w.caddy("pkce_auth $OP public {\naudience api\nclaims_from id_token access_token\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	b.login(w, "/")
+	w.op.Change(func(cfg *provider.Config) { cfg.AccessTokenClaims = map[string]any{"client_id": "other"} })
+	outliveShortLived()
+	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusUnauthorized || len(w.refreshes()) != 1 {
+		t.Errorf("got status %d after %d refreshes", a.StatusCode, len(w.refreshes()))
+	}
+}
+
+// The same sources in other words end no session.
+func TestClaimSourcesInOtherWords(t *testing.T) {
+	w := newWorld(t)
+	load := w.reloads()
+	load("userinfo on")
+	b := w.browser()
+	b.login(w, "/")
+	for _, options := range []string{"claims_from id_token userinfo", "claims_from id_token\nuserinfo on", "claims_from id_token userinfo\nuserinfo on"} {
+		load(options)
+		if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusOK {
+			t.Errorf("%s: got status %d", options, a.StatusCode)
+		}
+	}
+	load("claims_from userinfo id_token")
+	if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusUnauthorized {
+		t.Errorf("in another order: got status %d", a.StatusCode)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
@@ -66,7 +67,7 @@ func TestR37WhatIsNoForm(t *testing.T) {
 		contentType, body string
 		status            int
 	}{
-		"five megabytes":       {form, fields.Encode() + "&x=" + strings.Repeat("x", 5<<20), http.StatusRequestEntityTooLarge},
+		"two hundred kB":       {form, fields.Encode() + "&x=" + strings.Repeat("x", 200<<10), http.StatusRequestEntityTooLarge}, // more, and the server hangs up
 		"seventeen kilobytes":  {form, fields.Encode() + "&x=" + strings.Repeat("x", 17<<10), http.StatusRequestEntityTooLarge},
 		"JSON":                 {"application/json", `{"code":"x"}`, http.StatusUnsupportedMediaType},
 		"several parts":        {"multipart/form-data; boundary=x", "--x--", http.StatusUnsupportedMediaType},
@@ -99,7 +100,7 @@ func TestPromise4FormPostWithoutCookies(t *testing.T) {
 	action, fields := b.authorize(w, "/page")
 	b.foreign = nil
 	a := b.post(action, fields)
-	if location := a.location(t); strings.Contains(location, fields.Get("code")) || !strings.HasPrefix(location, w.site+"/oauth2/callback?state=") {
+	if location := a.location(t); strings.Contains(location, fields.Get("code")) || !strings.HasPrefix(location, w.site+"/oauth2/callback?") {
 		t.Fatalf("got %s", location)
 	}
 	a = b.visit(a.location(t))
@@ -146,4 +147,80 @@ func TestA40FormOfAnAttacker(t *testing.T) {
 		t.Errorf("got status %d to %s", a.StatusCode, a.location(t))
 	}
 	w.noSession(victim, 0)
+}
+
+// A61: a slow answer of an older login does not bring its session back, though
+// the callback by POST does not see the session that it replaces.
+func TestA61SlowAnswerOfAnOlderLoginByForm(t *testing.T) {
+	w := newWorld(t)
+	w.caddyTLS("pkce_auth $OP public {\nresponse_mode form_post\nsession {\nidle 10s\n}\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	login := func(b *browser, start string) answer {
+		return b.follow(b.post(b.visit(b.visit(start).location(t)).form(t)))
+	}
+	login(b, w.site+"/")
+	time.Sleep(1100 * time.Millisecond) // a tenth of the idle time: the next answer slides the session
+	held, release := w.upstream.holds("/slow")
+	answers := make(chan answer)
+	go func() { answers <- b.fetch(w.site + "/slow") }()
+	<-held
+	tab := &browser{t: t, jar: b.jar}
+	w.op.Change(func(cfg *provider.Config) { cfg.Login, cfg.Users["bob"] = "bob", map[string]any{} })
+	login(tab, w.site+"/oauth2/login?return_to=/new")
+	second := w.upstream.last(t).Header.Get("Authorization")
+	close(release)
+	<-answers
+	b.fetch(w.site + "/x")
+	if got := w.upstream.last(t).Header.Get("Authorization"); got != second {
+		t.Error("the older login's session is back")
+	}
+}
+
+// Two providers that share a callback, one of which answers by form: whichever
+// the request comes to first.
+func TestSharedCallbackOneByForm(t *testing.T) {
+	for _, modes := range [][2]string{{"form_post", "query"}, {"query", "form_post"}} {
+		w := newWorld(t)
+		w.caddyTLS(`
+			pkce_auth one {
+				issuer $OP
+				client_id public
+				callback_path /cb
+				response_mode ` + modes[0] + `
+			}
+			pkce_auth two {
+				issuer $OP
+				client_id confidential
+				client_secret s3cr:t%+é
+				callback_path /cb
+				response_mode ` + modes[1] + `
+			}
+			---
+			pkce_auth /one/* one
+			pkce_auth /two/* two
+			reverse_proxy $UPSTREAM
+		`)
+		path := "/one/x"
+		if modes[1] == "form_post" {
+			path = "/two/x"
+		}
+		b := w.browser()
+		if a := b.follow(b.post(b.authorize(w, path))); a.body != "upstream "+path {
+			t.Errorf("%v: got status %d and %.100q", modes, a.StatusCode, a.body)
+		}
+	}
+}
+
+// R06: an error whose form came without its cookie, as two minutes after a
+// login on loopback began, is shown all the same.
+func TestR06ErrorInAFormWithoutItsCookie(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(formPost)
+	w.op.Misbehave(provider.Faults{Callback: func(q url.Values) { q.Del("code"); q.Set("error", "user_cancelled_authorize") }})
+	b := w.browser()
+	action, fields := b.authorize(w, "/page")
+	b.foreign = nil
+	if a := b.follow(b.post(action, fields)); a.StatusCode != http.StatusForbidden {
+		t.Errorf("got status %d", a.StatusCode)
+	}
 }

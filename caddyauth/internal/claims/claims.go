@@ -13,8 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -78,15 +78,18 @@ func Parse(data []byte, guarded ...string) (Set, error) {
 }
 
 // Join returns the claims of several sets. Of a claim that more than one has,
-// the first set's counts, whole: objects are not put together.
+// the first set's counts, whole: objects are not put together. Nor does a
+// later set's name with a dot in it hide what the path leads to in an earlier
+// one (Lookup would find it first).
 func Join(sets ...Set) Set {
 	if len(sets) == 1 {
 		return sets[0]
 	}
 	members := make(map[string]any)
-	for _, set := range slices.Backward(sets) {
+	for _, set := range sets {
+		earlier := maps.Clone(members)
 		for name, value := range set.members {
-			if value != nil {
+			if _, taken := lookup(earlier, name); !taken && value != nil {
 				members[name] = value
 			}
 		}

@@ -54,12 +54,20 @@ func PrivateKeyJWT(read func() ([]byte, error), keyID string) Assertion {
 		}
 		return signAssertion(key, algorithm, keyID, map[string]any{
 			"iss": clientID, "sub": clientID,
-			// The issuer, as one string: the token endpoint's URL would let one
-			// provider use an assertion at another.
-			"aud": m.Issuer,
+			"aud": assertionAudience(m),
 			"jti": rand.Text(), "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(assertionLifetime).Unix(),
 		})
 	}
+}
+
+// assertionAudience is the issuer, as one string: the token endpoint's URL would
+// let one provider use an assertion at another. But what stands for many
+// tenants is nobody's name.
+func assertionAudience(m *Metadata) string {
+	if IsTemplate(m.Issuer) {
+		return m.TokenEndpoint
+	}
+	return m.Issuer
 }
 
 // AssertionFile takes assertions that somebody else makes and renews, such as

@@ -126,7 +126,7 @@ func CheckLoginParam(name string) error {
 // endpoint's own URL has stay, RFC 6749 section 3.1; one of ours among them
 // is an error, for the provider would get it twice.
 func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
-	if err := errors.Join(c.checkTenants(m), m.Quirk.refusal()); err != nil {
+	if err := errors.Join(c.CheckTenants(m), m.Quirk.refusal()); err != nil {
 		return "", err
 	}
 	endpoint, err := url.Parse(m.AuthorizationEndpoint)

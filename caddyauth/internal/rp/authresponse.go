@@ -17,6 +17,9 @@ type AuthResponse struct {
 	hasIssuer bool
 }
 
+// Issuer is what the response says of its issuer, empty if it says nothing.
+func (r *AuthResponse) Issuer() string { return r.issuer }
+
 // Empty reports whether the provider said nothing.
 func (r *AuthResponse) Empty() bool { return r.Code.Empty() && r.Error == nil }
 

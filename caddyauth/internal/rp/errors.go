@@ -101,13 +101,22 @@ func newOAuthError(code, description string) *OAuthError {
 	return &OAuthError{Code: printable(code, maxErrorCode), Description: printable(description, maxErrorDescription)}
 }
 
-// CheckError says which check of the ID-token checklist failed.
+// CheckError says which check of the ID-token checklist failed, or that the
+// access token must not be used for claims.
 type CheckError struct {
 	Check string // the name of the check, as in the log
 	Err   error
 }
 
-func (e *CheckError) Error() string { return fmt.Sprintf("ID token: %s: %v", e.Check, e.Err) }
+// checkOfAccessToken is the name of the one check that is not of an ID token.
+const checkOfAccessToken = "access_token"
+
+func (e *CheckError) Error() string {
+	if e.Check == checkOfAccessToken {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("ID token: %s: %v", e.Check, e.Err)
+}
 
 // Unwrap gives the reason.
 func (e *CheckError) Unwrap() error { return e.Err }

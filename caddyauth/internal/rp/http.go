@@ -100,6 +100,9 @@ func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 	}
 	req.Header.Set("User-Agent", "caddy-pkce-auth")
 	resp, err := c.client.Do(req.WithContext(ctx))
+	if certificate, ok := errors.AsType[*CertificateError](err); ok {
+		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, certificate)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, transportError(ctx, err))
 	}
@@ -116,6 +119,16 @@ func (c *caller) do(req *http.Request, limit int64) (*response, error) {
 	}
 	return &response{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }
+
+// CertificateError says that the client's own certificate cannot be had. A
+// transport that reads one returns it, for otherwise it would pass for trouble
+// of the provider.
+type CertificateError struct{ Err error }
+
+func (e *CertificateError) Error() string { return "client certificate: " + e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *CertificateError) Unwrap() error { return e.Err }
 
 // fetch gets a document and reads it. It runs in goroutines of its own, where
 // a panic would end the process with every session in it; so one in a library

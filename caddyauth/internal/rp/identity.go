@@ -24,8 +24,9 @@ type Identity struct {
 	// Subject is the "sub"; empty where nothing names one.
 	Subject string
 
-	// Sources are what was said and where; of a claim that stands in several,
-	// the first counts.
+	// Sources are what was said and where. Of a claim that stands in several,
+	// the first counts; but an ID token alone decides on what the protocol is
+	// about.
 	Sources []SourcedClaims
 
 	// Ends is when the session must end, whatever is done in it; zero when the
@@ -41,12 +42,18 @@ type SourcedClaims struct {
 
 // Claims are those of all sources.
 func (i *Identity) Claims() claims.Set {
+	_, verified := i.Source(FromIDToken)
 	sets := make([]claims.Set, len(i.Sources))
 	for n, source := range i.Sources {
-		sets[n] = source.Claims
+		if sets[n] = source.Claims; verified && source.From != FromIDToken {
+			sets[n] = source.Claims.Filter(func(name string) bool { return !isGuarded(name) })
+		}
 	}
 	return claims.Join(sets...)
 }
+
+// isGuarded reports whether a claim is one of those that decide.
+func isGuarded(name string) bool { return slices.Contains(guardedClaims, name) }
 
 // Source returns the claims of one source.
 func (i *Identity) Source(from ClaimSource) (claims.Set, bool) {
@@ -61,7 +68,8 @@ func (i *Identity) Source(from ClaimSource) (claims.Set, bool) {
 // Identify finds out who logged in. The ID token, which must be there if it
 // was asked for, comes first: before it has passed all checks, nothing of the
 // grant is used (RFC 9700 section 4.5.3), for nothing proves that it is the
-// answer to our request. Without one, nobody need have a name.
+// answer to our request. Without one, whoever the first source names must be
+// named by all; nobody need have a name.
 func (c *Client) Identify(ctx context.Context, m *Metadata, grant *Grant, nonce Secret) (*Identity, error) {
 	i := &Identity{}
 	found := map[ClaimSource]claims.Set{}
@@ -76,35 +84,45 @@ func (c *Client) Identify(ctx context.Context, m *Metadata, grant *Grant, nonce 
 		i.Subject, i.Ends = token.Subject, sessionExpiry(token.Claims)
 		found[FromIDToken] = token.Claims
 	}
-	for _, source := range c.claimSources() {
-		var err error
-		switch source {
-		case FromAccessToken:
-			found[source], err = c.accessTokenClaims(ctx, m, grant.AccessToken)
-		case FromUserinfo:
-			found[source], err = c.userinfo(ctx, m, grant.AccessToken, i.Subject)
+	for _, source := range c.ClaimSources() {
+		if source == FromIDToken {
+			continue
 		}
+		set, err := c.ask(ctx, m, source, grant.AccessToken, i.Subject)
 		if err != nil {
 			return nil, fmt.Errorf("claims from %s: %w", source, err)
 		}
+		found[source] = set
+		if i.Subject != "" {
+			continue
+		}
+		if i.Subject, _ = set.Text("sub"); i.Subject != "" {
+			if err := checkSubjectText(i.Subject); err != nil {
+				return nil, fmt.Errorf("%w: claims from %s: sub: %w", ErrInvalid, source, err)
+			}
+		}
 	}
 	i.Sources = c.arrange(found)
-	if i.Subject != "" {
-		return i, nil
-	}
-	i.Subject, _ = i.Claims().Text("sub")
-	if i.Subject == "" {
-		return i, nil
-	}
-	if err := checkSubjectText(i.Subject); err != nil {
-		return nil, fmt.Errorf("%w: sub: %w", ErrInvalid, err)
-	}
 	return i, nil
 }
 
+// ask gets the claims of a source that is not an ID token, which must be about
+// the subject, if there is one by now. An access token that comes beside an ID
+// token may call the user by another name (Core section 8.1).
+func (c *Client) ask(ctx context.Context, m *Metadata, source ClaimSource, access Secret, subject string) (claims.Set, error) {
+	if source == FromUserinfo {
+		return c.userinfo(ctx, m, access, subject)
+	}
+	if c.ExpectsIDToken() {
+		subject = ""
+	}
+	return c.accessTokenClaims(ctx, m, access, subject)
+}
+
 // IdentifyAgain brings an identity up to date with what came with a refresh:
-// a new ID token, which need not be there, and the new access token. userinfo
-// is asked once for each login.
+// a new ID token, which need not be there, and the new access token, which must
+// call the user what that of the login did. userinfo is asked once for each
+// login.
 //
 // The error is ErrNoKeys when nothing can be verified now. Then what was known
 // stays, for the refresh token that came with it is good, and the old one
@@ -124,8 +142,9 @@ func (c *Client) IdentifyAgain(ctx context.Context, m *Metadata, grant *Grant, b
 		kept := found[FromIDToken].Filter(func(name string) bool { return slices.Contains(loginClaims, name) })
 		found[FromIDToken] = claims.Join(token.Claims, kept)
 	}
-	if slices.Contains(c.claimSources(), FromAccessToken) {
-		set, err := c.accessTokenClaims(ctx, m, grant.AccessToken)
+	if slices.Contains(c.ClaimSources(), FromAccessToken) {
+		subject, _ := found[FromAccessToken].Text("sub")
+		set, err := c.accessTokenClaims(ctx, m, grant.AccessToken, subject)
 		if err != nil {
 			return nil, fmt.Errorf("claims from %s: %w", FromAccessToken, err)
 		}
@@ -138,8 +157,8 @@ func (c *Client) IdentifyAgain(ctx context.Context, m *Metadata, grant *Grant, b
 // token which came with a refresh may lack: Auth0's has no "sid".
 var loginClaims = []string{"sid", "auth_time", "acr", "amr", "nonce", "org_id", "org_name", "hd", "tid", "session_expiry"}
 
-// claimSources are those that the operator wants, in order.
-func (c *Client) claimSources() []ClaimSource {
+// ClaimSources are those that the operator wants, in order.
+func (c *Client) ClaimSources() []ClaimSource {
 	sources := c.ClaimsFrom
 	if len(sources) == 0 {
 		sources = []ClaimSource{FromIDToken}
@@ -150,15 +169,14 @@ func (c *Client) claimSources() []ClaimSource {
 	return sources
 }
 
-// arrange puts sources in order. Whatever the order, an ID token's own word
-// counts on what the protocol is about, from the subject to the session; one
-// that the operator did not name says nothing else.
+// arrange puts sources in order. An ID token that the operator did not name is
+// among them for what the protocol is about, and says nothing else. Of
+// userinfo, what an earlier source says as well is let go: it is not asked
+// again, and a group that is taken away there would come back from here.
 func (c *Client) arrange(found map[ClaimSource]claims.Set) (sources []SourcedClaims) {
-	guarded := func(name string) bool { return slices.Contains(guardedClaims, name) }
-	order := c.claimSources()
-	_, verified := found[FromIDToken]
-	if verified && !slices.Contains(order, FromIDToken) {
-		found[FromIDToken] = found[FromIDToken].Filter(guarded)
+	order := c.ClaimSources()
+	if _, verified := found[FromIDToken]; verified && !slices.Contains(order, FromIDToken) {
+		found[FromIDToken] = found[FromIDToken].Filter(isGuarded)
 		order = append(slices.Clip(order), FromIDToken)
 	}
 	for _, source := range order {
@@ -166,10 +184,22 @@ func (c *Client) arrange(found map[ClaimSource]claims.Set) (sources []SourcedCla
 		if !ok {
 			continue
 		}
-		if verified && source != FromIDToken {
-			set = set.Filter(func(name string) bool { return !guarded(name) })
+		if source == FromUserinfo {
+			set = set.Filter(func(name string) bool {
+				return !slices.ContainsFunc(sources, func(earlier SourcedClaims) bool { return earlier.Claims.Has(name) && !isGuarded(name) })
+			})
 		}
 		sources = append(sources, SourcedClaims{From: source, Claims: set})
 	}
 	return sources
+}
+
+// Admits reports whether a user who logged in before may still be let in, by
+// the lists of tenants and organizations that are in use now.
+func (c *Client) Admits(i *Identity) bool {
+	if len(c.Tenants) == 0 && len(c.Organizations) == 0 {
+		return true
+	}
+	token, _ := i.Source(FromIDToken)
+	return c.admitsTenant(token) == nil && c.admitsOrganization(token) == nil
 }

@@ -312,3 +312,86 @@ func TestIDPS29SessionExpiryClaim(t *testing.T) {
 		}
 	}
 }
+
+// Without an ID token, all sources must be about one user: the first that
+// names one decides, be it userinfo or the access token.
+func TestR31SourcesOfTwoUsers(t *testing.T) {
+	for _, from := range [][]ClaimSource{{FromAccessToken, FromUserinfo}, {FromUserinfo, FromAccessToken}} {
+		b := newBench(t)
+		b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, from
+		b.userinfo(200, "application/json", `{"sub":"bob","groups":["admin"]}`)
+		if who, err := b.identify(t, b.grant("", b.accessToken(nil, nil))); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%v: got %v, subject %s with %s", from, err, who.Subject, who.Claims().Raw())
+		}
+		b.userinfo(200, "application/json", `{"sub":"alice","groups":["admin"]}`)
+		if who, err := b.identify(t, b.grant("", b.accessToken(nil, nil))); err != nil || who.Subject != "alice" {
+			t.Errorf("%v: got %+v, %v", from, who, err)
+		}
+	}
+}
+
+// R30: an access token that comes with a refresh calls the user what that of
+// the login did: else its claims are somebody else's, and the session ends.
+func TestR30AccessTokenOfAnotherUser(t *testing.T) {
+	for _, openid := range []bool{false, true} {
+		b := newBench(t)
+		idToken := ""
+		b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, []ClaimSource{FromAccessToken}
+		if openid {
+			b.client.Scopes, idToken = []string{"openid"}, b.op.Sign(nil, b.claims(nil))
+		}
+		login, err := b.identify(t, b.grant(idToken, b.accessToken(nil, map[string]any{"sub": "pairwise-1"})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := func(sub any) error {
+			_, err := b.client.IdentifyAgain(t.Context(), metadata(t, b.client), b.grant("", b.accessToken(nil, map[string]any{"sub": sub, "role": "admin"})), login)
+			return err
+		}
+		for _, sub := range []any{"pairwise-2", nil} {
+			err := again(sub)
+			if _, checked := errors.AsType[*CheckError](err); !checked || !errors.Is(err, ErrInvalid) {
+				t.Errorf("openid %v, %v: got %v, want a failed check", openid, sub, err)
+			}
+		}
+		if err := again("pairwise-1"); err != nil {
+			t.Errorf("openid %v: %v", openid, err)
+		}
+	}
+}
+
+// A73: what the ID token said at the login, and says no longer, does not come
+// back from what userinfo said then.
+func TestA73GroupsDoNotComeBackFromUserinfo(t *testing.T) {
+	b := newBench(t)
+	b.client.Userinfo = true
+	b.userinfo(200, "application/json", `{"sub":"alice","groups":["admin"],"phone_number":"1"}`)
+	login, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(map[string]any{"groups": []string{"admin"}})), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, err := b.client.IdentifyAgain(t.Context(), metadata(t, b.client), b.grant(b.op.Sign(nil, b.claims(map[string]any{"nonce": nil})), "x"), login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := who.Claims(); all.Has("groups") || !all.Has("phone_number") {
+		t.Errorf("got %s", all.Raw())
+	}
+}
+
+// A name with dots in a later source does not hide what the path leads to in
+// an earlier one.
+func TestDottedNamesOfLaterSources(t *testing.T) {
+	b := newBench(t)
+	b.client.Userinfo = true
+	b.userinfo(200, "application/json", `{"sub":"alice","realm_access.roles":["admin"],"other.roles":["x"]}`)
+	who, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(map[string]any{"realm_access": map[string]any{"roles": []string{"guest"}}})), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := who.Claims()
+	roles, _ := all.Lookup("realm_access.roles")
+	if other, _ := all.Lookup("other.roles"); claims.Text(roles) != "guest" || claims.Text(other) != "x" {
+		t.Errorf("got %v, %v", roles, other)
+	}
+}

@@ -58,6 +58,7 @@ type candidate struct {
 	now      time.Time
 
 	algorithm string
+	keyIssuer string // whose tokens the key signs, where it says so
 	payload   []byte
 	claims    claims.Set
 }
@@ -180,7 +181,7 @@ func checkSignature(ctx context.Context, t *candidate) error {
 	case keys.payload == nil:
 		return fmt.Errorf("%w: not a signed token: %w", ErrInvalid, err)
 	default:
-		t.payload = keys.payload
+		t.payload, t.keyIssuer = keys.payload, keys.keyIssuer
 		return nil
 	}
 }
@@ -197,16 +198,11 @@ func checkIssuer(_ context.Context, t *candidate) error {
 	if err != nil {
 		return err
 	}
-	want := t.metadata.Issuer
-	if strings.Contains(want, tenantPlaceholder) {
-		tid, err := t.claims.Text("tid")
-		if err != nil {
-			return fmt.Errorf("tid: %w", err)
-		}
-		want = t.metadata.issuerOf(tid)
+	if IsTemplate(t.metadata.Issuer) {
+		return t.checkTenantIssuer(iss)
 	}
-	if iss != want && (iss == "" || iss != t.metadata.Quirk.IssuerAlias) {
-		return fmt.Errorf("is %.200q, not %.200q", iss, want)
+	if alias := t.metadata.Quirk.IssuerAlias; iss != t.metadata.Issuer && (alias == "" || iss != alias) {
+		return fmt.Errorf("is %.200q, not %.200q", iss, t.metadata.Issuer)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ type keySet struct {
 	now    func() time.Time
 
 	mu     sync.Mutex
-	keys   []jose.JSONWebKey
+	keys   []publicKey
 	uri    string    // where keys came from
 	until  time.Time // when to ask again whether they still stand
 	stale  time.Time // when to wait for the answer
@@ -41,8 +41,16 @@ type keySet struct {
 }
 
 type keyFetch struct {
+	uri  string
 	done chan struct{}
 	err  error
+}
+
+// publicKey is a key, and whose tokens it signs where it says so: Entra's keys
+// have a member "issuer".
+type publicKey struct {
+	jose.JSONWebKey
+	issuer string
 }
 
 const (
@@ -73,40 +81,43 @@ type signedBy struct {
 
 	// What VerifySignature found: go-oidc gives out the payload only decoded,
 	// and of the error only the text.
-	payload []byte
-	err     error
+	payload   []byte
+	keyIssuer string
+	err       error
 }
 
 // VerifySignature checks the signature of a compact JWS and returns its
 // payload. Errors: ErrUnavailable when there are no keys because they cannot
 // be fetched, ErrInvalid when no key verifies the signature.
 func (v *signedBy) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
-	v.payload, v.err = v.set.verify(ctx, v.uri, jwt, v.algorithms)
+	v.payload, v.keyIssuer, v.err = v.set.verify(ctx, v.uri, jwt, v.algorithms)
 	return v.payload, v.err
 }
 
-func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []string) ([]byte, error) {
+// verify returns the payload of a JWS that one of the keys signed, and whose
+// tokens that key signs.
+func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []string) (payload []byte, issuer string, err error) {
 	jws, err := parseCompact(jwt, algorithms)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	keys, err := s.current(ctx, uri)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if payload, ok := verifyWith(keys, jws); ok {
-		return payload, nil
+	if payload, issuer, ok := verifyWith(keys, jws); ok {
+		return payload, issuer, nil
 	}
 	// An unknown key, or a known one that was replaced under its old name:
 	// perhaps the provider has rotated its keys.
 	renewed, err := s.renewed(ctx, uri, keys)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if payload, ok := verifyWith(renewed, jws); ok {
-		return payload, nil
+	if payload, issuer, ok := verifyWith(renewed, jws); ok {
+		return payload, issuer, nil
 	}
-	return nil, fmt.Errorf("%w: no key of the provider verifies it", ErrInvalid)
+	return nil, "", fmt.Errorf("%w: no key of the provider verifies it", ErrInvalid)
 }
 
 // current returns the keys, fetching them when there are none or when they
@@ -114,7 +125,7 @@ func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []strin
 // until new ones are here. Those that nobody has asked about for long are
 // renewed first, for a key may have been withdrawn; but if they cannot be, they
 // serve on, too.
-func (s *keySet) current(ctx context.Context, uri string) ([]jose.JSONWebKey, error) {
+func (s *keySet) current(ctx context.Context, uri string) ([]publicKey, error) {
 	if uri == "" {
 		return nil, fmt.Errorf("%w: %w: the provider's endpoints name no jwks", ErrNoKeys, ErrMisconfigured)
 	}
@@ -139,7 +150,7 @@ func (s *keySet) current(ctx context.Context, uri string) ([]jose.JSONWebKey, er
 }
 
 // renewed fetches the keys once more if the token bucket allows it.
-func (s *keySet) renewed(ctx context.Context, uri string, tried []jose.JSONWebKey) ([]jose.JSONWebKey, error) {
+func (s *keySet) renewed(ctx context.Context, uri string, tried []publicKey) ([]publicKey, error) {
 	s.mu.Lock()
 	if !sameKeys(s.keys, tried) { // somebody else's fetch got new ones meanwhile
 		defer s.mu.Unlock()
@@ -174,14 +185,18 @@ func (s *keySet) take() bool {
 // fetch gets the keys; all who want them at the same time share one call,
 // which no caller's going away stops.
 func (s *keySet) fetch(ctx context.Context, uri string) error {
-	s.mu.Lock()
-	f := s.start(ctx, uri)
-	s.mu.Unlock()
-	select {
-	case <-f.done:
-		return f.err
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w: %w", ErrNoKeys, ErrUnavailable, ctx.Err())
+	for {
+		s.mu.Lock()
+		f := s.start(ctx, uri)
+		s.mu.Unlock()
+		select {
+		case <-f.done:
+			if f.uri == uri { // else it was one of other keys
+				return f.err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w: %w", ErrNoKeys, ErrUnavailable, ctx.Err())
+		}
 	}
 }
 
@@ -189,7 +204,7 @@ func (s *keySet) fetch(ctx context.Context, uri string) error {
 // held.
 func (s *keySet) start(ctx context.Context, uri string) *keyFetch {
 	if s.flight == nil {
-		s.flight = &keyFetch{done: make(chan struct{})}
+		s.flight = &keyFetch{uri: uri, done: make(chan struct{})}
 		go s.run(context.WithoutCancel(ctx), uri, s.flight)
 	}
 	return s.flight
@@ -198,7 +213,7 @@ func (s *keySet) start(ctx context.Context, uri string) *keyFetch {
 func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
 	var lifetime time.Duration
 	var leaked bool
-	keys, err := fetch(ctx, s.caller, uri, maxKeySetSize, func(resp *response) ([]jose.JSONWebKey, error) {
+	keys, err := fetch(ctx, s.caller, uri, maxKeySetSize, func(resp *response) ([]publicKey, error) {
 		lifetime = min(max(minKeysLifetime, maxAge(resp.header, keysLifetime)), maxKeysLifetime)
 		leaked = holdsPrivateKey(resp.body)
 		return parseKeys(resp.body)
@@ -234,7 +249,7 @@ func maxAge(h http.Header, otherwise time.Duration) time.Duration {
 
 // parseKeys reads a JWK Set (RFC 7517 section 5) key by key, and passes over
 // those it cannot use, as the RFC asks: one odd key must not cost the others.
-func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
+func parseKeys(data []byte) ([]publicKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
@@ -244,14 +259,18 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 	if len(set.Keys) > maxKeys {
 		return nil, fmt.Errorf("%w: a JWK set of %d keys, %d are the limit", ErrInvalid, len(set.Keys), maxKeys)
 	}
-	keys := []jose.JSONWebKey{} // not nil: that would mean "never fetched"
+	keys := []publicKey{} // not nil: that would mean "never fetched"
 	for _, raw := range set.Keys {
 		var key jose.JSONWebKey
 		if key.UnmarshalJSON(raw) != nil {
 			continue
 		}
 		if key = key.Public(); usable(&key) {
-			keys = append(keys, key)
+			var whose struct {
+				Issuer string `json:"issuer"`
+			}
+			_ = json.Unmarshal(raw, &whose) // what is no text says nothing
+			keys = append(keys, publicKey{JSONWebKey: key, issuer: whose.Issuer})
 		}
 	}
 	return keys, nil
@@ -262,12 +281,12 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 func holdsPrivateKey(data []byte) bool {
 	var set struct {
 		Keys []struct {
-			D json.RawMessage `json:"d"`
+			D any `json:"d"`
 		} `json:"keys"`
 	}
 	_ = json.Unmarshal(data, &set) // what it could read, it did
 	for _, key := range set.Keys {
-		if len(key.D) > 0 {
+		if text, ok := key.D.(string); ok && text != "" {
 			return true
 		}
 	}
@@ -294,21 +313,21 @@ func usable(key *jose.JSONWebKey) bool {
 
 // verifyWith tries the keys that may have signed: those with the token's key
 // id, or all when either side names none, of the algorithm's kind.
-func verifyWith(keys []jose.JSONWebKey, jws *jose.JSONWebSignature) ([]byte, bool) {
+func verifyWith(keys []publicKey, jws *jose.JSONWebSignature) (payload []byte, issuer string, ok bool) {
 	header := jws.Signatures[0].Header
 	for i := range keys {
 		key := &keys[i]
 		if header.KeyID != "" && key.KeyID != "" && key.KeyID != header.KeyID {
 			continue
 		}
-		if !fits(key, header.Algorithm) {
+		if !fits(&key.JSONWebKey, header.Algorithm) {
 			continue
 		}
 		if payload, err := jws.Verify(key.Key); err == nil {
-			return payload, true
+			return payload, key.issuer, true
 		}
 	}
-	return nil, false
+	return nil, "", false
 }
 
 // fits reports whether a key signs with an algorithm: the one it says, else
@@ -347,6 +366,6 @@ func parseCompact(jwt string, algorithms []string) (*jose.JSONWebSignature, erro
 	return jws, nil
 }
 
-func sameKeys(a, b []jose.JSONWebKey) bool {
+func sameKeys(a, b []publicKey) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

@@ -21,7 +21,7 @@ import (
 func verifies(t testing.TB, c *Client, token string) error {
 	t.Helper()
 	m := metadata(t, c)
-	_, err := c.Provider.keys.verify(t.Context(), m.JWKSURI, token, m.IDTokenAlgorithms)
+	_, _, err := c.Provider.keys.verify(t.Context(), m.JWKSURI, token, m.IDTokenAlgorithms)
 	return err
 }
 
@@ -265,7 +265,7 @@ func FuzzJWKS(f *testing.F) {
 			return
 		}
 		for i := range keys {
-			if !keys[i].IsPublic() || !usable(&keys[i]) {
+			if !keys[i].IsPublic() || !usable(&keys[i].JSONWebKey) {
 				t.Fatalf("accepted %T", keys[i].Key)
 			}
 		}
@@ -313,4 +313,35 @@ func TestM31NoKeys(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A key set at another address is another one, though the fetch of the first
+// is still under way.
+func TestKeysOfTheRightAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewProvider(ProviderConfig{Issuer: "https://op.test", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			if r.URL.Path == "/old" {
+				return nil, errors.New("gone")
+			}
+			return (&recorder{header: http.Header{}}).response(200, []byte(`{"keys":[]}`)), nil
+		})})
+		go func() { _, _ = p.keys.current(t.Context(), "https://op.test/old") }()
+		time.Sleep(time.Millisecond)
+		if _, err := p.keys.current(t.Context(), "https://op.test/new"); err != nil || p.keys.uri != "https://op.test/new" {
+			t.Errorf("got %v, and the keys of %s", err, p.keys.uri)
+		}
+	})
+}
+
+// M33: what counts as a private key that is published.
+func TestM33HoldsPrivateKey(t *testing.T) {
+	for data, want := range map[string]bool{
+		`{"keys":[{"kty":"RSA","n":"x","d":"secret"}]}`: true, `{"keys":[{"kty":"RSA","n":"x"},{"kty":"EC","d":"x"}]}`: true,
+		`{"keys":[{"kty":"RSA","n":"x","d":null}]}`: false, `{"keys":[{"d":""}]}`: false, `{"keys":[{"d":7}]}`: false, `{"keys":[]}`: false, `x`: false,
+	} {
+		if got := holdsPrivateKey([]byte(data)); got != want {
+			t.Errorf("%s: got %v", data, got)
+		}
+	}
 }

@@ -10,6 +10,7 @@ package rp
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -88,8 +89,14 @@ func NewProvider(cfg ProviderConfig) *Provider {
 	return p
 }
 
-// Issuer returns the issuer as it was configured.
-func (p *Provider) Issuer() string { return p.cfg.Issuer }
+// Issuer returns the issuer as it was configured, but for the one slash that
+// makes no difference.
+func (p *Provider) Issuer() string {
+	if IsRootIssuer(p.cfg.Issuer) {
+		return strings.TrimSuffix(p.cfg.Issuer, "/")
+	}
+	return p.cfg.Issuer
+}
 
 func (p *Provider) now() time.Time { return p.cfg.Now() }
 

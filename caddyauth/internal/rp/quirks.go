@@ -50,10 +50,8 @@ var quirks = []struct {
 		Name: "auth0", Logout: LogoutAuth0, // tenants made before 2023-11-14 do not advertise an end_session_endpoint
 		Does: "logs out at /v2/logout if the metadata name no end_session_endpoint",
 	}},
-	{host: "cognito-idp.*.amazonaws.com", Quirk: Quirk{
-		Name: "cognito", Logout: LogoutCognito, // the issuer is not the host of the endpoints
-		Does: "logs out at Cognito's own /logout; a refresh token comes without the scope offline_access",
-	}},
+	{host: "cognito-idp.*.amazonaws.com", Quirk: cognito},
+	{host: "cognito-idp.*.amazonaws.com.cn", Quirk: cognito},
 	{host: "accounts.google.com", Quirk: Quirk{
 		Name:         "google",
 		OfflineParam: Param{Name: "access_type", Value: "offline"}, // there is no scope for it
@@ -90,10 +88,15 @@ var quirks = []struct {
 }
 
 var (
+	cognito = Quirk{
+		Name: "cognito", Logout: LogoutCognito, // the issuer is not the host of the endpoints
+		Does: "logs out at Cognito's own /logout; a refresh token comes without the scope offline_access",
+	}
 	entra = Quirk{
 		Name: "entra",
 		Does: "takes the tenant of each user for the issuer's, at the issuers common and organizations",
-		Note: "access tokens are for Microsoft Graph unless scopes name an API of yours, as api://<application>/<scope>",
+		Note: "access tokens are for Microsoft Graph unless scopes name an API of yours, as api://<application>/<scope>; " +
+			"claims_from reads those of version 2 only (accessTokenAcceptedVersion in the API's manifest)",
 	}
 	okta = Quirk{
 		Name: "okta",

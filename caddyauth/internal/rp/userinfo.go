@@ -93,51 +93,61 @@ func (c *Client) verifyJWT(ctx context.Context, m *Metadata, jwt string) ([]byte
 	if len(jwt) > maxUserinfoSize || !compactJWS.MatchString(jwt) {
 		return nil, fmt.Errorf("%w: not a signed JWT in compact serialization", ErrInvalid)
 	}
-	return c.Provider.keys.verify(ctx, m.JWKSURI, jwt, asymmetric)
+	payload, _, err := c.Provider.keys.verify(ctx, m.JWKSURI, jwt, asymmetric)
+	return payload, err
 }
 
 // accessTokenTypes are the types in the header of an access token (RFC 9068
 // section 2.1), and what was usual before that.
 var accessTokenTypes = []string{"", "jwt", "at+jwt", "application/at+jwt"}
 
-// accessTokenClaims verifies an access token, and returns what it says. It is
-// not meant for us (OAuth 2.1 section 1.4), and says nothing of whether we are
-// its audience; but some providers keep roles there and nowhere else. It came
-// straight from the token endpoint.
-func (c *Client) accessTokenClaims(ctx context.Context, m *Metadata, access Secret) (claims.Set, error) {
-	raw := access.Reveal()
+// accessTokenClaims verifies an access token, and returns what it says, about
+// the subject if that is known. It is not meant for us (OAuth 2.1 section 1.4),
+// and says nothing of whether we are its audience; but some providers keep
+// roles there and nowhere else. It came straight from the token endpoint.
+func (c *Client) accessTokenClaims(ctx context.Context, m *Metadata, access Secret, subject string) (claims.Set, error) {
+	set, err := c.readAccessToken(ctx, m, access.Reveal())
+	if err == nil {
+		err = c.checkAccessTokenClaims(m, set, subject)
+	}
+	if err != nil {
+		return claims.Set{}, &CheckError{Check: checkOfAccessToken, Err: err}
+	}
+	return set, nil
+}
+
+func (c *Client) readAccessToken(ctx context.Context, m *Metadata, raw string) (claims.Set, error) {
 	if !compactJWS.MatchString(raw) {
 		return claims.Set{}, fmt.Errorf("%w: it is not a JWT, so that claims_from cannot read it: set audience or resource, or take access_token out", ErrMisconfigured)
 	}
 	header, err := jwtHeader(raw)
 	if err != nil {
-		return claims.Set{}, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+		return claims.Set{}, fmt.Errorf("header: %w", err)
 	}
 	if typ, err := header.Text("typ"); !slices.Contains(accessTokenTypes, strings.ToLower(typ)) || err != nil && !errors.Is(err, claims.ErrMissing) {
-		return claims.Set{}, fmt.Errorf("%w: typ %.32q is that of another kind of token", ErrInvalid, typ)
+		return claims.Set{}, fmt.Errorf("typ %.32q is that of another kind of token", typ)
 	}
 	payload, err := c.verifyJWT(ctx, m, raw)
 	if err != nil {
 		return claims.Set{}, err
 	}
-	set, err := claims.Parse(payload, append(guardedClaims, "client_id")...)
-	if err != nil {
-		return claims.Set{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	return set, c.checkAccessTokenClaims(m, set)
+	return claims.Parse(payload, append(guardedClaims, "client_id")...)
 }
 
-func (c *Client) checkAccessTokenClaims(m *Metadata, set claims.Set) error {
+func (c *Client) checkAccessTokenClaims(m *Metadata, set claims.Set, subject string) error {
 	if iss, err := set.Text("iss"); err != nil || !c.IsIssuer(m, iss) {
-		return fmt.Errorf("%w: iss: is not the provider", ErrInvalid)
+		return errors.New("iss: is not the provider")
 	}
 	if exp, err := set.Time("exp"); err != nil || !c.Provider.now().Before(exp.Add(c.clockSkew())) {
-		return fmt.Errorf("%w: exp: is missing, or passed", ErrInvalid)
+		return errors.New("exp: is missing, or passed")
 	}
 	for _, name := range []string{"client_id", "azp"} {
 		if id, err := set.Text(name); !errors.Is(err, claims.ErrMissing) && id != c.ClientID {
-			return fmt.Errorf("%w: %s: is not our client ID", ErrInvalid, name)
+			return fmt.Errorf("%s: is not our client ID", name)
 		}
+	}
+	if sub, err := set.Text("sub"); subject != "" && (err != nil || sub != subject) {
+		return errors.New("sub: is another user")
 	}
 	return nil
 }
