@@ -33,6 +33,7 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		var status int
 		if text, status = readFormPost(r); status != 0 {
+			w.Header().Set("Connection", "close") // what is left of it is not waited for
 			w.WriteHeader(status)
 			return
 		}

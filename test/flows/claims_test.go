@@ -73,7 +73,7 @@ func TestIDPS38R57ClaimsFromTheAccessToken(t *testing.T) {
 	}
 	outliveShortLived()
 	w.op.Change(func(cfg *provider.Config) {
-		cfg.AccessTokenClaims = map[string]any{"realm_access": map[string]any{"roles": []string{"guest"}}}
+		cfg.AccessTokenClaims = map[string]any{"sub": "somebody-else", "realm_access": map[string]any{"roles": []string{"guest"}}}
 	})
 	b.fetch(w.site + "/later")
 	if got := w.upstream.last(t).Header.Get("X-Roles"); got != "guest" {
