@@ -17,8 +17,6 @@ import (
 // IDPS 42: what helps to find out why a provider cannot be reached is said.
 func TestTransportErrorsSayWhatHelps(t *testing.T) {
 	op := start(t, provider.Config{})
-	gone := start(t, provider.Config{})
-	gone.Close()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +35,7 @@ func TestTransportErrorsSayWhatHelps(t *testing.T) {
 		transport    http.RoundTripper
 		want         string
 	}{
-		{"refused", gone.URL, nil, "dial tcp 127.0.0.1"},
+		{"refused", "http://127.0.0.1:1", nil, "dial tcp 127.0.0.1"},
 		{"an unknown name", "https://nowhere.invalid", nil, "lookup nowhere.invalid"},
 		{"M07 silence", "http://" + silent.Addr().String(), nil, "no answer in time"},
 		{"an unknown authority", untrusted.URL, nil, "certificate"},
@@ -78,6 +76,28 @@ func TestConnectionsAreResumed(t *testing.T) {
 		_ = resp.Body.Close()
 		if resp.TLS.DidResume != resumed || resp.ProtoMajor != 2 {
 			t.Errorf("got resumed %v over %s, want %v over HTTP/2", resp.TLS.DidResume, resp.Proto, resumed)
+		}
+	}
+}
+
+// What a provider says is cut between characters, never within one, and what
+// could confuse a terminal or a log is not in it.
+func TestPrintable(t *testing.T) {
+	for _, tc := range []struct {
+		text string
+		n    int
+		want string
+	}{
+		{"short", 5, "short"},
+		{"longer", 4, "long…"},
+		{"größer", 4, "grö…"},
+		{"größer", 3, "gr…"},
+		{"日本語", 1, "…"},
+		{"a\r\nb\x1b[31m\u202e\xff", 20, "ab[31m"},
+		{"", 0, ""},
+	} {
+		if got := printable(tc.text, tc.n); got != tc.want {
+			t.Errorf("%q to %d bytes: got %q, want %q", tc.text, tc.n, got, tc.want)
 		}
 	}
 }
