@@ -2,6 +2,7 @@ package rp
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -155,6 +156,7 @@ func TestAssertionFile(t *testing.T) {
 func TestCheckPrivateKey(t *testing.T) {
 	small := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, 1024)) //nolint:gosec // that is the point
 	odd := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
+	exchange := must[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader))
 	good := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
 	for _, tc := range []struct {
 		data []byte
@@ -167,6 +169,7 @@ func TestCheckPrivateKey(t *testing.T) {
 		{pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")}), "cannot be read"},
 		{pemOf(t, "PRIVATE KEY", small, pkcs8), "1024 bits"},
 		{pemOf(t, "PRIVATE KEY", odd, pkcs8), "RSA, P-256 or Ed25519"},
+		{pemOf(t, "PRIVATE KEY", exchange, pkcs8), "cannot sign"},
 		{pemOf(t, "PRIVATE KEY", good, pkcs8), ""},
 	} {
 		err := CheckPrivateKey(tc.data)
@@ -175,6 +178,11 @@ func TestCheckPrivateKey(t *testing.T) {
 		}
 		if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v, want %q in it", err, tc.want)
+		}
+		// One that cannot do makes no assertion either, though nobody checked it.
+		assertion, err := PrivateKeyJWT(func() ([]byte, error) { return tc.data, nil }, "")(&Metadata{}, "id", time.Now())
+		if err == nil || !strings.Contains(err.Error(), tc.want) || !assertion.Empty() {
+			t.Errorf("an assertion: got %v, want %q in it", err, tc.want)
 		}
 	}
 }

@@ -180,8 +180,12 @@ func TestM40M49ParseAuthResponse(t *testing.T) {
 		{"an enormous query", "x=" + strings.Repeat(long, 4), false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if _, err := ParseAuthResponse(tc.query); (err == nil) != tc.ok {
+			r, err := ParseAuthResponse(tc.query)
+			if (err == nil) != tc.ok {
 				t.Errorf("got %v, want ok %v", err, tc.ok)
+			}
+			if err == nil && r.Empty() != (tc.name == "nothing") {
+				t.Errorf("the provider said nothing: got %v", r.Empty())
 			}
 		})
 	}

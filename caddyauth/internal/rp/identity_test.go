@@ -72,6 +72,7 @@ func TestR31M110M111M112M113Userinfo(t *testing.T) {
 		"M113 an array":                {200, "application/json", func(*bench) string { return `[{"sub":"alice"}]` }, ErrInvalid},
 		"M113 HTML":                    {200, "text/html", nil, ErrInvalid},
 		"no content type":              {200, "", nil, ErrInvalid},
+		"F04 M112 space around a JWT":  {200, "application/jwt", func(b *bench) string { return signed(b, nil, nil) + "\n" }, ErrInvalid},
 		"M113 four megabytes":          {200, "application/json", func(*bench) string { return `{"sub":"alice","x":"` + strings.Repeat("x", 4<<20) + `"}` }, ErrInvalid},
 		"a redirect":                   {302, "application/json", nil, ErrMisconfigured},
 	} {
@@ -199,6 +200,9 @@ func TestClaimSourcesInOrder(t *testing.T) {
 			sub, _ := all.Text("sub")
 			if sid, _ := all.Text("sid"); who.Subject != "alice" || sub != "alice" || sid != "id" || all.Has("acr") || all.Has("amr") {
 				t.Errorf("got %s", all.Raw())
+			}
+			if own, ok := who.Source(FromIDToken); !ok || !own.Has("nonce") {
+				t.Errorf("the ID token as a source: got %s, %v", own.Raw(), ok)
 			}
 			if got := string(all.Filter(func(name string) bool { return !slices.Contains(guardedClaims, name) }).Raw()); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)

@@ -86,6 +86,7 @@ func TestR20R29M75M92IDPS22IDPS23F03Claims(t *testing.T) {
 		{"M79 an end with a fraction", map[string]any{"exp": float64(at(0)) + 0.5}, ""},
 		{"M81 valid from within the skew", map[string]any{"nbf": at(60 * time.Second)}, ""},
 		{"M81 valid from the future", map[string]any{"nbf": at(61 * time.Second)}, "nbf"},
+		{"M81 valid from a time in quotes", map[string]any{"nbf": "1700000000"}, "nbf"},
 		{"M80 R25 no time of issue", map[string]any{"iat": nil}, "iat"},
 		{"M80 issued within the skew", map[string]any{"iat": at(60 * time.Second)}, ""},
 		{"M80 R25 issued in the future", map[string]any{"iat": at(61 * time.Second)}, "iat"},
@@ -99,6 +100,7 @@ func TestR20R29M75M92IDPS22IDPS23F03Claims(t *testing.T) {
 		{"R29 the right at_hash", map[string]any{"at_hash": atHash}, ""},
 		{"M83 R29 another at_hash", map[string]any{"at_hash": "AAAA" + atHash[4:]}, "at_hash"},
 		{"M83 an empty at_hash", map[string]any{"at_hash": ""}, "at_hash"},
+		{"M83 an at_hash in an array", map[string]any{"at_hash": []string{atHash}}, "at_hash"},
 		{"M78 R28 no subject", map[string]any{"sub": nil}, "sub"},
 		{"M78 R28 an empty subject", map[string]any{"sub": ""}, "sub"},
 		{"M78 R28 a subject of 256 characters", map[string]any{"sub": strings.Repeat("s", 256)}, "sub"},
@@ -157,6 +159,9 @@ func TestM70M91F04R23A110A111Envelope(t *testing.T) {
 		{"no algorithm", encode(`{"typ":"JWT"}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"two algorithms", encode(`{"alg":"RS256","alg":"none"}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"a header that is no JSON", encode(`RS256`) + "." + parts[1] + "." + parts[2], "header"},
+		{"a header that is no base64url", "A." + parts[1] + "." + parts[2], "header"},
+		{"a header with loose bits behind it", "e31." + parts[1] + "." + parts[2], "header"},
+		{"a type that is a number", encode(`{"alg":"RS256","typ":1}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M86 a critical extension", b.op.Sign(map[string]any{"crit": []string{"b64"}, "b64": true}, b.claims(nil)), "header"},
 		{"M91 an unencoded payload", encode(`{"alg":"RS256","b64":false}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M91 an unencoded payload, and critical", encode(`{"alg":"RS256","b64":false,"crit":["b64"]}`) + "." + parts[1] + "." + parts[2], "header"},
@@ -265,4 +270,22 @@ func FuzzIDToken(f *testing.F) {
 			t.Fatalf("accepted %q", token)
 		}
 	})
+}
+
+// M89, F05, RFC 8725 section 2.6: no claim that decides may be imitated by one
+// whose name differs in case, for whoever else reads the token (the upstream,
+// a rule) may take the one for the other. They are listed here once more, so
+// that none can go from the list unseen.
+func TestM89F05ImitatedClaims(t *testing.T) {
+	b := newBench(t)
+	for _, name := range []string{
+		"iss", "sub", "aud", "azp", "exp", "nbf", "iat", "nonce", "at_hash", "acr", "amr", "auth_time", "sid", "org_id", "org_name", "tid", "session_expiry",
+	} {
+		for _, imitation := range []string{strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]} {
+			err := b.verify(t, b.op.Sign(nil, b.claims(map[string]any{imitation: "x"})))
+			if checkErr, _ := errors.AsType[*CheckError](err); checkErr == nil || checkErr.Check != "claims" {
+				t.Errorf("%s: got %v, want check claims to fail", imitation, err)
+			}
+		}
+	}
 }

@@ -231,6 +231,82 @@ func TestM36KeysAreAskedForAgain(t *testing.T) {
 	}
 }
 
+// M33: a provider that publishes what nobody else may know is noticed, for the
+// operator must hear of it; its public half serves all the same.
+func TestM33LeakedKeys(t *testing.T) {
+	op := start(t, provider.Config{})
+	c := newClient(op)
+	token := op.Sign(nil, map[string]any{"sub": "x"})
+	if err := verifies(t, c, token); err != nil || c.Provider.LeaksKeys() {
+		t.Errorf("an honest provider: %v, leaks: %v", err, c.Provider.LeaksKeys())
+	}
+	op.Misbehave(provider.Faults{Keys: func(keys []any) []any {
+		return append(keys, map[string]any{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "d": "AA"})
+	}})
+	c = newClient(op)
+	if err := verifies(t, c, token); err != nil || !c.Provider.LeaksKeys() {
+		t.Errorf("one that leaks: %v, leaks: %v", err, c.Provider.LeaksKeys())
+	}
+}
+
+// M26, M34: what is no set, or one so large that its order would decide, is no
+// set of keys: nothing is known then, rather than that the token is forged.
+func TestM26SetsThatAreNone(t *testing.T) {
+	many := make([]any, maxKeys+1)
+	for i := range many {
+		many[i] = map[string]any{"kty": "AKP"}
+	}
+	for name, tc := range map[string]struct {
+		body string
+		keys func([]any) []any
+		ok   bool
+	}{
+		"no JSON":           {body: "<html>"},
+		"a list":            {body: "[]"},
+		"no keys":           {body: "{}"},
+		"null":              {body: `{"keys":null}`},
+		"keys in an object": {body: `{"keys":{}}`},
+		"too many":          {keys: func(keys []any) []any { return append(keys, many...) }},
+		"as many as may be": {keys: func(keys []any) []any { return append(keys, many[:maxKeys-len(keys)]...) }, ok: true},
+	} {
+		op := start(t, provider.Config{})
+		faults := provider.Faults{Keys: tc.keys}
+		if tc.body != "" {
+			faults.Answer = map[string]func(http.ResponseWriter, *http.Request) bool{"keys": provider.Status(200, "application/json", tc.body)}
+		}
+		op.Misbehave(faults)
+		err := verifies(t, newClient(op), op.Sign(nil, map[string]any{"sub": "x"}))
+		if (err == nil) != tc.ok || !tc.ok && !errors.Is(err, ErrNoKeys) {
+			t.Errorf("%s: got %v, want ok %v", name, err, tc.ok)
+		}
+	}
+}
+
+// F02: of many tokens whose key is unknown at the same time, the first fetches,
+// and the others take what it brought: they spend nothing of the bucket.
+func TestF02RenewedBySomebodyElse(t *testing.T) {
+	op := start(t, provider.Config{})
+	c := newClient(op)
+	if err := verifies(t, c, op.Sign(nil, map[string]any{"sub": "x"})); err != nil {
+		t.Fatal(err)
+	}
+	uri := metadata(t, c).JWKSURI
+	tried, err := c.Provider.keys.current(t.Context(), uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	op.RotateKeys()
+	for range 10 * fetchBurst {
+		keys, err := c.Provider.keys.renewed(t.Context(), uri, tried)
+		if err != nil || len(keys) != len(tried) || sameKeys(keys, tried) {
+			t.Fatalf("got %d keys, %v", len(keys), err)
+		}
+	}
+	if got := len(op.Requests("keys")); got != 2 {
+		t.Errorf("got %d fetches, want 2", got)
+	}
+}
+
 // Keys at another address are other keys.
 func TestKeysAtAnotherAddress(t *testing.T) {
 	op, other := start(t, provider.Config{}), start(t, provider.Config{})

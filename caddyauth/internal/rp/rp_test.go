@@ -3,6 +3,8 @@ package rp
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
@@ -65,6 +67,11 @@ func TestSecretIsNeverShown(t *testing.T) {
 	data, err := json.Marshal(map[string]any{"a": secret, "b": h, "c": m})
 	if err != nil || containsAny(string(data), token) {
 		t.Errorf("json.Marshal: %s, %v", data, err)
+	}
+	var logged strings.Builder // as text: by String or MarshalText, whichever a log asks for
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "a", secret, "b", fmt.Stringer(secret).String())
+	if strings.Contains(logged.String(), token) || strings.Count(logged.String(), redacted) != 2 {
+		t.Errorf("slog: %s", logged.String())
 	}
 	if got := secret.Reveal(); got != token || secret.Empty() {
 		t.Errorf("Reveal: got %q", got)
