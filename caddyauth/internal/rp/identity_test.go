@@ -111,14 +111,57 @@ func TestR31M110M111M112M113Userinfo(t *testing.T) {
 	})
 }
 
+// M110 to M113: the operator hears what is wrong with an answer, not only that
+// in the end it says nothing of the user.
+func TestM110M113UserinfoSaysWhatIsWrong(t *testing.T) {
+	b := newBench(t)
+	b.client.Userinfo = true
+	idToken := b.op.Sign(nil, b.claims(nil))
+	answer := map[string]any{"iss": b.op.URL, "aud": "public", "sub": "alice"}
+	signed := func(name string, value any) string {
+		changed := maps.Clone(answer)
+		changed[name] = value
+		return b.op.Sign(nil, changed)
+	}
+	for _, tc := range []struct{ says, contentType, body string }{
+		{`content type "text/html"`, "text/html", `{"sub":"alice"}`},
+		{"stands twice", "application/json", `{"sub":"alice","sub":"alice"}`},
+		{"sub: claim is missing", "application/json", `{}`},
+		{"sub: is another user", "application/json", `{"sub":"bob"}`},
+		{"not a signed JWT", "application/jwt", `{"sub":"alice"}`},
+		{"accepted algorithm", "application/jwt", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9."},
+		{"iss: is not the provider", "application/jwt", signed("iss", "https://evil.test")},
+		{"aud: does not name our client ID", "application/jwt", signed("aud", "other")},
+	} {
+		b.userinfo(http.StatusOK, tc.contentType, tc.body)
+		if _, err := b.identify(t, b.grant(idToken, "x")); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("got %v, want %q in it", err, tc.says)
+		}
+	}
+}
+
+// M31: while the keys cannot be had, nothing is known of a signed answer. That
+// is to be tried again, not an answer that somebody forged.
+func TestM31UserinfoWithoutKeys(t *testing.T) {
+	b := newBench(t)
+	b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, []ClaimSource{FromUserinfo}
+	b.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"userinfo": provider.Status(http.StatusOK, "application/jwt", b.op.Sign(nil, map[string]any{"iss": b.op.URL, "aud": "public", "sub": "alice"})),
+		"keys":     provider.Status(http.StatusServiceUnavailable, "text/plain", ""),
+	}})
+	if _, err := b.identify(t, b.grant("", "x")); !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrNoKeys) {
+		t.Errorf("got %v, want ErrUnavailable and ErrNoKeys", err)
+	}
+}
+
 // R10: as long as the ID token has not passed, the access token is used for
 // nothing.
 func TestR10NothingBeforeTheIDToken(t *testing.T) {
 	b := newBench(t)
 	b.client.Userinfo = true
-	for name, token := range map[string]string{"another nonce": b.op.Sign(nil, b.claims(map[string]any{"nonce": "x"})), "none": ""} {
-		if _, err := b.identify(t, b.grant(token, "x")); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s: got %v", name, err)
+	for says, token := range map[string]string{"nonce: is not that": b.op.Sign(nil, b.claims(map[string]any{"nonce": "x"})), "no ID token came": ""} {
+		if _, err := b.identify(t, b.grant(token, "x")); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want %q in it", err, says)
 		}
 	}
 	if got := len(b.op.Requests("userinfo")); got != 0 {
@@ -155,6 +198,8 @@ func TestR57AccessTokenClaims(t *testing.T) {
 		"a client ID of another type": {b.accessToken(nil, map[string]any{"client_id": []string{"public"}}), ErrInvalid},
 		"another's signature":         {forger.Sign(map[string]any{"kid": ""}, map[string]any{"iss": b.op.URL, "sub": "alice", "exp": b.now.Add(time.Hour).Unix()}), ErrInvalid},
 		"M71 alg none":                {"eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.", ErrInvalid},
+		"a signed type that is none":  {b.accessToken(map[string]any{"typ": 7}, nil), ErrInvalid},
+		"a type that is imitated":     {b.accessToken(map[string]any{"typ": "at+jwt", "TYP": "logout+jwt"}, nil), ErrInvalid},
 		"a header that is no JSON":    {"AAAA.eyJzdWIiOiJhbGljZSJ9.AAAA", ErrInvalid},
 		"a type that is a number":     {"eyJhbGciOiJSUzI1NiIsInR5cCI6MX0.eyJzdWIiOiJhbGljZSJ9.AAAA", ErrInvalid},
 		"an imitated claim":           {b.accessToken(nil, map[string]any{"SUB": "admin"}), ErrInvalid},
@@ -165,7 +210,10 @@ func TestR57AccessTokenClaims(t *testing.T) {
 			if !errors.Is(err, tc.want) || tc.want == nil && err != nil {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}
-			if err == nil && (who.Subject != "alice" || !who.Claims().Has("role")) {
+			if err != nil {
+				return
+			}
+			if _, ok := who.Source(FromIDToken); ok || who.Subject != "alice" || !who.Claims().Has("role") {
 				t.Errorf("got %+v", who)
 			}
 		})
@@ -200,6 +248,9 @@ func TestClaimSourcesInOrder(t *testing.T) {
 			sub, _ := all.Text("sub")
 			if sid, _ := all.Text("sid"); who.Subject != "alice" || sub != "alice" || sid != "id" || all.Has("acr") || all.Has("amr") {
 				t.Errorf("got %s", all.Raw())
+			}
+			if asked, want := len(b.op.Requests("userinfo")), strings.Count(tc.want, "only_ui"); asked != want {
+				t.Errorf("userinfo was asked %d times, want %d", asked, want)
 			}
 			if own, ok := who.Source(FromIDToken); !ok || !own.Has("nonce") {
 				t.Errorf("the ID token as a source: got %s, %v", own.Raw(), ok)
@@ -267,6 +318,70 @@ func TestR30IDPS26A73IdentifyAgain(t *testing.T) {
 	}
 }
 
+// IDPS 29: a refresh does not move the end of the session, so that an end which
+// has passed in a refreshed ID token ends nothing.
+func TestIDPS29RefreshedSessionExpiry(t *testing.T) {
+	b := newBench(t)
+	login, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(nil)), "opaque-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refreshed := b.op.Sign(nil, b.claims(map[string]any{"session_expiry": b.now.Add(-time.Hour).Unix()}))
+	who, err := b.client.IdentifyAgain(t.Context(), metadata(t, b.client), b.grant(refreshed, "opaque-token"), login)
+	if err != nil || !who.Ends.IsZero() {
+		t.Errorf("got %+v, %v", who, err)
+	}
+}
+
+// IDPS 11: where no ID token was asked for, one that comes is not looked at,
+// neither at the login nor with a refresh; userinfo says who it is.
+func TestIDPS11UserinfoWithoutIDToken(t *testing.T) {
+	b := newBench(t)
+	b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, []ClaimSource{FromUserinfo}
+	b.userinfo(http.StatusOK, "application/json", `{"sub":"alice","name":"Alice"}`)
+	unasked := b.grant("not.an.ID-token", "opaque-token")
+	login, err := b.identify(t, unasked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := b.client.IdentifyAgain(t.Context(), metadata(t, b.client), unasked, login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, who := range []*Identity{login, again} {
+		if _, ok := who.Source(FromIDToken); ok || who.Subject != "alice" || !who.Claims().Has("name") {
+			t.Errorf("got %+v", who)
+		}
+	}
+}
+
+// M113: a JWT that is no ID token may be as large as an answer, and no larger,
+// however well it is signed.
+func TestM113UserinfoJWTSize(t *testing.T) {
+	b := newBench(t)
+	// Not every length is one of base64url: a longer header makes up for that.
+	sized := func(size int) string {
+		for _, x := range []string{"1", "12", "123"} {
+			sign := func(pad int) string {
+				return b.op.Sign(map[string]any{"x": x}, map[string]any{"pad": strings.Repeat("p", pad)})
+			}
+			about := (size - len(sign(0))) * 3 / 4
+			for pad := about - 2; pad <= about+2; pad++ {
+				if jwt := sign(pad); len(jwt) == size {
+					return jwt
+				}
+			}
+		}
+		t.Fatalf("no JWT of %d bytes", size)
+		return ""
+	}
+	for size, ok := range map[int]bool{maxUserinfoSize: true, maxUserinfoSize + 1: false} {
+		if _, err := b.client.verifyJWT(t.Context(), metadata(t, b.client), sized(size)); (err == nil) != ok {
+			t.Errorf("%d bytes: got %v, want ok %v", size, err, ok)
+		}
+	}
+}
+
 // Without any name for the user there is still a session.
 func TestIdentityWithoutSubject(t *testing.T) {
 	b := newBench(t)
@@ -298,6 +413,7 @@ func TestIDPS29SessionExpiryClaim(t *testing.T) {
 		"past":            {b.now.Add(-time.Hour).Unix(), 0, false},
 		"milliseconds":    {b.now.Add(time.Hour).UnixMilli(), 0, true},
 		"ten digits, all": {9_999_999_999, time.Unix(9_999_999_999, 0).Sub(b.now) - 30*time.Second, true},
+		"eleven digits":   {10_000_000_000, 0, true},
 		"a fraction":      {float64(b.now.Unix()) + 0.5, 0, true},
 		"a text":          {"1", 0, true},
 		"zero":            {0, 0, true},

@@ -47,6 +47,7 @@ func TestIDPS16IDPS22M84AskedFor(t *testing.T) {
 		check  string
 	}{
 		{"max_age, fresh", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(100 * time.Second)}, ""},
+		{"max_age, just as old as may be", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(120 * time.Second)}, ""},
 		{"max_age, stale", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": ago(121 * time.Second)}, "auth_time"},
 		{"max_age, nothing said", Authorization{MaxAge: time.Minute}, nil, "auth_time"},
 		{"max_age, a text", Authorization{MaxAge: time.Minute}, map[string]any{"auth_time": "now"}, "auth_time"},
@@ -58,6 +59,9 @@ func TestIDPS16IDPS22M84AskedFor(t *testing.T) {
 		{"an ID is compared with its case", Authorization{Organizations: []string{"org_1a"}}, map[string]any{"org_id": "org_1A"}, "organization"},
 		{"another organization", Authorization{Organizations: []string{"org_1", "acme"}}, map[string]any{"org_id": "org_2", "org_name": "other"}, "organization"},
 		{"a name that looks like an ID", Authorization{Organizations: []string{"org_1"}}, map[string]any{"org_id": "org_2", "org_name": "org_1"}, "organization"},
+		{"an ID that looks like a name", Authorization{Organizations: []string{"acme"}}, map[string]any{"org_id": "acme", "org_name": "other"}, "organization"},
+		{"an ID that is a name, and no name", Authorization{Organizations: []string{"acme"}}, map[string]any{"org_id": "acme"}, "organization"},
+		{"an empty name lets nobody in", Authorization{Organizations: []string{""}}, nil, "organization"},
 		{"no organization", Authorization{Organizations: []string{"org_1"}}, nil, "organization"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

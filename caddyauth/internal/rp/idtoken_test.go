@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
 
@@ -67,6 +68,7 @@ func TestR20R29M75M92IDPS22IDPS23F03Claims(t *testing.T) {
 		{"a good token", nil, ""},
 		{"M75 R20 another issuer", map[string]any{"iss": b.op.URL + "1"}, "iss"},
 		{"M75 R20 the issuer with a slash", map[string]any{"iss": b.op.URL + "/"}, "iss"},
+		{"M75 an empty issuer, where it has no other name", map[string]any{"iss": ""}, "iss"},
 		{"M75 no issuer", map[string]any{"iss": nil}, "iss"},
 		{"M76 an audience in an array", map[string]any{"aud": []string{"public"}}, ""},
 		{"M76 another audience", map[string]any{"aud": "public1"}, "aud"},
@@ -93,6 +95,8 @@ func TestR20R29M75M92IDPS22IDPS23F03Claims(t *testing.T) {
 		{"M80 issued in a year", map[string]any{"iat": at(365 * 24 * time.Hour)}, "iat"},
 		{"M80 R25 issued a week ago", map[string]any{"iat": at(-7 * 24 * time.Hour)}, "iat"},
 		{"M80 issued ten minutes ago", map[string]any{"iat": at(-10 * time.Minute)}, ""},
+		{"M80 issued ten minutes ago, and the skew", map[string]any{"iat": at(-11 * time.Minute)}, ""},
+		{"M80 issued longer ago than that", map[string]any{"iat": at(-11*time.Minute - time.Second)}, "iat"},
 		{"M82 R26 no nonce", map[string]any{"nonce": nil}, "nonce"},
 		{"M82 R26 another nonce", map[string]any{"nonce": "the-nonce+1"}, "nonce"},
 		{"M82 an empty nonce", map[string]any{"nonce": ""}, "nonce"},
@@ -105,6 +109,8 @@ func TestR20R29M75M92IDPS22IDPS23F03Claims(t *testing.T) {
 		{"M78 R28 an empty subject", map[string]any{"sub": ""}, "sub"},
 		{"M78 R28 a subject of 256 characters", map[string]any{"sub": strings.Repeat("s", 256)}, "sub"},
 		{"a subject of 255 characters", map[string]any{"sub": strings.Repeat("s", 255)}, ""},
+		{"a subject with the first and the last printable character", map[string]any{"sub": "a b~"}, ""},
+		{"M78 a DEL in the subject", map[string]any{"sub": "alice\x7f"}, "sub"},
 		{"M78 a NUL in the subject", map[string]any{"sub": "alice\x00"}, "sub"},
 		{"M78 a homoglyph in the subject", map[string]any{"sub": "аlice"}, "sub"},
 		{"M89 a case variant", map[string]any{"SUB": "admin"}, "claims"},
@@ -163,6 +169,7 @@ func TestM70M91F04R23A110A111Envelope(t *testing.T) {
 		{"a header with loose bits behind it", "e31." + parts[1] + "." + parts[2], "header"},
 		{"a type that is a number", encode(`{"alg":"RS256","typ":1}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M86 a critical extension", b.op.Sign(map[string]any{"crit": []string{"b64"}, "b64": true}, b.claims(nil)), "header"},
+		{"M86 a critical extension that is none", b.op.Sign(map[string]any{"crit": []string{"exp"}}, b.claims(nil)), "header"},
 		{"M91 an unencoded payload", encode(`{"alg":"RS256","b64":false}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M91 an unencoded payload, and critical", encode(`{"alg":"RS256","b64":false,"crit":["b64"]}`) + "." + parts[1] + "." + parts[2], "header"},
 		{"M85 an access token", b.op.Sign(map[string]any{"typ": "at+jwt"}, b.claims(nil)), "header"},
@@ -174,6 +181,9 @@ func TestM70M91F04R23A110A111Envelope(t *testing.T) {
 		{"M74 an extended signature", good + "AAAA", "signature"},
 		{"M74 an empty signature", parts[0] + "." + parts[1] + ".", "signature"},
 		{"M70 other claims", parts[0] + "." + encode(`{"sub":"admin"}`) + "." + parts[2], "signature"},
+		{"M74 a signature that is no base64url", parts[0] + "." + parts[1] + ".A", "signature"},
+		{"M70 claims that are no base64url", parts[0] + ".A." + parts[2], "signature"},
+		{"M70 claims that are no JSON", parts[0] + "." + encode("hello") + "." + parts[2], "signature"},
 		{"M73 RS256 signed, ES256 said", encode(`{"alg":"ES256"}`) + "." + parts[1] + "." + parts[2], "signature"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -270,6 +280,52 @@ func FuzzIDToken(f *testing.F) {
 			t.Fatalf("accepted %q", token)
 		}
 	})
+}
+
+// F05: of a header that cannot be read, or in two ways, nothing is taken: not
+// even that it names no type, which an access token need not do.
+func TestF05JWTHeader(t *testing.T) {
+	encode := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	header, err := jwtHeader(encode(`{"alg":"RS256","x":1}`) + ".e30.AAAA")
+	if alg, _ := header.Text("alg"); alg != "RS256" || err != nil {
+		t.Errorf("got %q, %v", alg, err)
+	}
+	for name, raw := range map[string]string{
+		"no base64url":          "A.e30.AAAA",
+		"loose bits behind it":  "e31.e30.AAAA",
+		"no JSON":               encode("RS256") + ".e30.AAAA",
+		"two types":             encode(`{"typ":"JWT","typ":"logout+jwt"}`) + ".e30.AAAA",
+		"an imitated type":      encode(`{"typ":"JWT","TYP":"logout+jwt"}`) + ".e30.AAAA",
+		"an imitated extension": encode(`{"alg":"RS256","Crit":["x"]}`) + ".e30.AAAA",
+	} {
+		if header, err := jwtHeader(raw); err == nil {
+			t.Errorf("%s: got %s", name, header.Raw())
+		}
+	}
+}
+
+// M90: a token of as much as may be is looked at, one byte more is not.
+func TestM90IDTokenSize(t *testing.T) {
+	largest := "e30.e30." + strings.Repeat("A", maxIDTokenSize-len("e30.e30."))
+	for raw, ok := range map[string]bool{largest: true, largest + "A": false} {
+		if err := checkFormat(t.Context(), &candidate{raw: raw}); (err == nil) != ok {
+			t.Errorf("%d bytes: got %v, want ok %v", len(raw), err, ok)
+		}
+	}
+}
+
+// M78: the row "sub" stands by itself. What VerifyIDToken reads behind the
+// checklist must not be what refuses a token without a subject.
+func TestM78ChecklistSubjectByItself(t *testing.T) {
+	for name, payload := range map[string]string{"none": `{}`, "null": `{"sub":null}`, "a number": `{"sub":7}`, "empty": `{"sub":""}`} {
+		set, err := claims.Parse([]byte(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkSubject(t.Context(), &candidate{claims: set}); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
 }
 
 // M89, F05, RFC 8725 section 2.6: no claim that decides may be imitated by one

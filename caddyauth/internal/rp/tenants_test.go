@@ -67,6 +67,9 @@ func TestR20IDPS38AllowedTenants(t *testing.T) {
 		t.Errorf("without tenants, nobody is let in: got %v", err)
 	}
 	b.client.Tenants = []string{"00000000-0000-0000-0000-000000000000", ourTenant}
+	if _, err := b.client.AuthorizationURL(metadata(t, b.client), AuthRequest{Transaction: NewTransaction()}); err != nil {
+		t.Errorf("with tenants, a login begins: got %v", err)
+	}
 	for name, tc := range map[string]struct {
 		change map[string]any
 		check  string
