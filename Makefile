@@ -11,7 +11,7 @@ DEX     := $(BIN)/dex
 # The tests listen on loopback only, and end what they start.
 TESTFLAGS ?= -race -count=1
 
-.PHONY: help demo test setup vet lint unit cover noskips xcaddy fuzz e2e bench fmt build clean
+.PHONY: help demo test setup vet lint unit flips cover noskips xcaddy fuzz e2e bench fmt build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -19,7 +19,7 @@ help:
 demo:
 	@$(GO) run ./test/demo
 
-test: setup vet lint noskips unit cover xcaddy fuzz e2e
+test: setup vet lint noskips unit flips cover xcaddy fuzz e2e
 	@echo "all tests passed"
 
 # setup installs what the tests need and the machine has not: as root on
@@ -45,6 +45,10 @@ noskips:
 
 unit:
 	$(GO) test $(TESTFLAGS) ./...
+
+# Takes the checks of the ID token out, one at a time: a test must notice each.
+flips:
+	@GO="$(GO)" $(GO) run ./test/flips
 
 # The packages that decide: at least 95 % of their statements are run.
 cover:

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// packageDir is where the checklist stands, in the module's directory.
+const packageDir = "caddyauth/internal/rp"
+
+// files are those of the checklist: the ID token's checks, and what becomes of
+// the claims of other sources.
+var files = []string{"idtoken.go", "idtoken_asked.go", "tenants.go", "userinfo.go", "identity.go"}
+
+// quickly are the tests in which most flips die, and everything are all. Fuzz
+// targets try their seeds as tests, which say nothing more.
+const (
+	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89)`
+	everything = "^Test"
+)
+
+// replacement stands in a row of the checklist in place of its check.
+type replacement struct{ what, code string }
+
+const accepts = `func(context.Context, *candidate) error { return nil }`
+
+// rowsInstead are the checks that also read what later ones need: without that,
+// every token would be refused. They are replaced by reading without checking.
+var rowsInstead = map[string][]replacement{
+	"header": {{"accepts every header", `func(_ context.Context, t *candidate) error {
+		header, _ := jwtHeader(t.raw)
+		t.algorithm, _ = header.Text("alg")
+		return nil
+	}`}},
+	"signature": {{"believes the payload", `func(_ context.Context, t *candidate) error {
+		_, rest, _ := strings.Cut(t.raw, ".")
+		payload, _, _ := strings.Cut(rest, ".")
+		t.payload, _ = base64.RawURLEncoding.DecodeString(payload)
+		return nil
+	}`}},
+	"claims": {
+		{"guards no name", `func(_ context.Context, t *candidate) (err error) {
+			t.claims, err = claims.Parse(t.payload)
+			return err
+		}`},
+		{"accepts what it cannot read", `func(_ context.Context, t *candidate) error {
+			t.claims, _ = claims.Parse(t.payload, guardedClaims...)
+			return nil
+		}`},
+	},
+}
+
+// equivalents are flips that change nothing which anybody could see, by their
+// keys, each with the reason. They are not tried.
+var equivalents = map[string]string{
+	`VerifyIDToken: no error in return nil, &CheckError{Check: "sub", Err: err}`: hasSubject,
+	`VerifyIDToken: going on at return nil, &CheckError{Check: "sub", Err: err}`: hasSubject,
+
+	`checkOrganization: without idErr == nil`: "an ID that cannot be read is empty, and does not begin with org_",
+	`sessionExpiry: without !ok`:              "what is no whole number leaves the seconds 0, which counts as none as well",
+	`NeedsTenants: without err != nil`:        "of an issuer that is no URL there is no quirk either",
+
+	`readUserinfo: without err != nil`:               "an issuer that cannot be read is empty, and no provider's",
+	`readUserinfo: without err != nil (2)`:           "an audience that cannot be read is empty, and does not name us",
+	`checkAccessTokenClaims: without err != nil`:     "an issuer that cannot be read is empty, and no provider's",
+	`checkAccessTokenClaims: without err != nil (2)`: "a date that cannot be read is the zero time, which has passed",
+}
+
+const hasSubject = "the row sub has read the claim before: this error cannot be"
+
+// stale finds those that are in no file any longer.
+func stale(flips []flip) error {
+	for key := range equivalents {
+		if !slices.ContainsFunc(flips, func(f flip) bool { return f.key() == key }) {
+			return fmt.Errorf("%q is a flip no longer: take it out of the equivalents", key)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// outcome is what came of a flip.
+type outcome int
+
+const (
+	killed     outcome = iota // a test failed, as it should
+	equivalent                // it stands in the list of those that change nothing
+	survived                  // no test noticed
+)
+
+// patience is how long the tests may take for one flip. One that makes them
+// hang is killed by that.
+const patience = time.Minute
+
+// switches is the file that the copies need besides.
+const switches = `package rp
+
+import (
+	"context"
+	"os"
+	"strconv"
+)
+
+var flipNumber, _ = strconv.Atoi(os.Getenv("FLIP"))
+
+func flipping(n int) bool { return n == flipNumber }
+
+func flippedBool(n int, b bool) bool { return b != flipping(n) }
+
+func flippedOut(n int, b, without bool) bool {
+	if flipping(n) {
+		return without
+	}
+	return b
+}
+
+// flippedText becomes a text that is nowhere else.
+func flippedText[T ~string](n int, text T) T {
+	if flipping(n) {
+		return text + "?"
+	}
+	return text
+}
+
+func flippedCheck(n int, own, other func(context.Context, *candidate) error) func(context.Context, *candidate) error {
+	if flipping(n) {
+		return other
+	}
+	return own
+}
+`
+
+// tester runs the package's tests, compiled with the flips in them.
+type tester struct{ binary string }
+
+// build compiles the tests with the copies in place of the files.
+func build(ctx context.Context, dir string, copies map[string][]byte) (*tester, error) {
+	copies["flips_switches.go"] = []byte(switches)
+	replace := map[string]string{}
+	for file, source := range copies {
+		original, err := filepath.Abs(filepath.Join(packageDir, file))
+		if err != nil {
+			return nil, err
+		}
+		replace[original] = filepath.Join(dir, file)
+		if err := os.WriteFile(replace[original], source, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	data, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return nil, err
+	}
+	overlay, binary := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "rp.test")
+	if err := os.WriteFile(overlay, data, 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), "test", "-c", "-vet=off", "-overlay="+overlay, "-o", binary, "./"+packageDir)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("compiling the flips: %w\n%s", err, output)
+	}
+	return &tester{binary: binary}, nil
+}
+
+// try tries one flip: with the tests that are quick and likely to notice, and
+// if they do not, with all of them.
+func (t *tester) try(ctx context.Context, f *flip) outcome {
+	if equivalents[f.key()] != "" {
+		return equivalent
+	}
+	for _, pattern := range []string{quickly, everything} {
+		if noticed, _ := t.test(ctx, f.number, pattern); noticed {
+			return killed
+		}
+	}
+	return survived
+}
+
+// test runs the tests that a pattern names, and reports whether one failed.
+func (t *tester) test(ctx context.Context, number int, pattern string) (failed bool, output []byte) {
+	cmd := exec.CommandContext(ctx, t.binary, "-test.failfast", "-test.timeout="+patience.String(), "-test.run="+pattern)
+	cmd.Dir = packageDir
+	cmd.Env = append(os.Environ(), "FLIP="+strconv.Itoa(number))
+	output, err := cmd.CombinedOutput()
+	return err != nil, output
+}
