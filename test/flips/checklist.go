@@ -56,14 +56,15 @@ var equivalents = map[string]string{
 	`VerifyIDToken: no error in return nil, &CheckError{Check: "sub", Err: err}`: hasSubject,
 	`VerifyIDToken: going on at return nil, &CheckError{Check: "sub", Err: err}`: hasSubject,
 
-	`checkOrganization: without idErr == nil`: "an ID that cannot be read is empty, and does not begin with org_",
-	`sessionExpiry: without !ok`:              "what is no whole number leaves the seconds 0, which counts as none as well",
-	`NeedsTenants: without err != nil`:        "of an issuer that is no URL there is no quirk either",
+	`admitsOrganization: without idErr == nil`: "an ID that cannot be read is empty, and does not begin with org_",
+	`sessionExpiry: without !ok`:               "what is no whole number leaves the seconds 0, which counts as none as well",
+	`NeedsTenants: without err != nil`:         "of an issuer that is no URL there is no quirk either",
 
 	`readUserinfo: without err != nil`:               "an issuer that cannot be read is empty, and no provider's",
 	`readUserinfo: without err != nil (2)`:           "an audience that cannot be read is empty, and does not name us",
 	`checkAccessTokenClaims: without err != nil`:     "an issuer that cannot be read is empty, and no provider's",
 	`checkAccessTokenClaims: without err != nil (2)`: "a date that cannot be read is the zero time, which has passed",
+	`checkAccessTokenClaims: without err != nil (3)`: "a subject that cannot be read is empty, and not the one that is known",
 }
 
 const hasSubject = "the row sub has read the claim before: this error cannot be"

@@ -140,6 +140,50 @@ func TestM110M113UserinfoSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// R57: the operator hears what is wrong with an access token, and while the keys
+// cannot be had, that nothing is known of it.
+func TestR57AccessTokenSaysWhatIsWrong(t *testing.T) {
+	b := newBench(t)
+	b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, []ClaimSource{FromAccessToken}
+	good := b.accessToken(nil, nil)
+	for says, token := range map[string]string{
+		"header: ":               "AAAA.e30.AAAA",
+		`typ "logout+jwt"`:       b.accessToken(map[string]any{"typ": "logout+jwt"}, nil),
+		"no key of the provider": good[:len(good)-8] + "AAAAAAAA",
+		"imitates":               b.accessToken(nil, map[string]any{"SUB": "admin"}),
+		"client_id: ":            b.accessToken(nil, map[string]any{"client_id": "other"}),
+	} {
+		if _, err := b.identify(t, b.grant("", token)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want %q in it", err, says)
+		}
+	}
+	b = newBench(t)
+	b.client.Scopes, b.client.ClaimsFrom = []string{"api"}, []ClaimSource{FromAccessToken}
+	b.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"keys": provider.Status(http.StatusServiceUnavailable, "text/plain", "")}})
+	if _, err := b.identify(t, b.grant("", b.accessToken(nil, nil))); !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrNoKeys) {
+		t.Errorf("without keys: got %v, want ErrUnavailable and ErrNoKeys", err)
+	}
+}
+
+// Of what the protocol is about, userinfo's own word stays with it, though the
+// ID token's counts; of the rest, it keeps only what nobody has said before.
+func TestClaimSourcesOfUserinfoAlone(t *testing.T) {
+	b := newBench(t)
+	b.client.Userinfo = true
+	b.userinfo(http.StatusOK, "application/json", `{"sub":"alice","sid":"ui","name":"ui","phone_number":"1"}`)
+	who, err := b.identify(t, b.grant(b.op.Sign(nil, b.claims(map[string]any{"sid": "id", "name": "id"})), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, _ := who.Source(FromUserinfo)
+	if got, want := string(own.Raw()), `{"phone_number":"1","sid":"ui","sub":"alice"}`; got != want {
+		t.Errorf("userinfo's own: got %s, want %s", got, want)
+	}
+	if sid, _ := who.Claims().Text("sid"); sid != "id" {
+		t.Errorf("sid of all: got %q, want the ID token's", sid)
+	}
+}
+
 // M31: while the keys cannot be had, nothing is known of a signed answer. That
 // is to be tried again, not an answer that somebody forged.
 func TestM31UserinfoWithoutKeys(t *testing.T) {
@@ -349,7 +393,9 @@ func TestIDPS11UserinfoWithoutIDToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, who := range []*Identity{login, again} {
-		if _, ok := who.Source(FromIDToken); ok || who.Subject != "alice" || !who.Claims().Has("name") {
+		// The claims of the protocol, too, are userinfo's then.
+		sub, _ := who.Claims().Text("sub")
+		if _, ok := who.Source(FromIDToken); ok || who.Subject != "alice" || sub != "alice" || !who.Claims().Has("name") {
 			t.Errorf("got %+v", who)
 		}
 	}
