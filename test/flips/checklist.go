@@ -15,7 +15,7 @@ var files = []string{"idtoken.go", "idtoken_asked.go", "tenants.go", "userinfo.g
 // quickly are the tests in which most flips die, and everything are all. Fuzz
 // targets try their seeds as tests, which say nothing more.
 const (
-	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89|Admits|R30|R31|R33KeysOfATenant|A73)`
+	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89|M90|Admits|R30|R31|Tenant|URLsThatAreNone|A73)`
 	everything = "^Test"
 )
 

@@ -107,7 +107,6 @@ func (t *tester) try(ctx context.Context, f *flip) outcome {
 	}
 	// What only the whole package notices must be noticed again: on a busy
 	// machine, a test of times and connections may have failed by itself.
-	fmt.Println("second round:", f)
 	for range 2 {
 		if !t.notices(ctx, f, everything) {
 			return survived
