@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -390,8 +391,9 @@ func TestIDPS31ErrorAnswerAfterLogout(t *testing.T) {
 	b.login(w, "/")
 	time.Sleep(1200 * time.Millisecond)
 	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once // Caddy may ask again when the connection breaks
 	w.upstream.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		close(held)
+		once.Do(func() { close(held) })
 		<-release
 		conn, _, _ := http.NewResponseController(rw).Hijack()
 		_ = conn.Close() // 502

@@ -150,14 +150,6 @@ func (p *Provider) fetchMetadata(ctx context.Context, done chan struct{}) {
 	close(done)
 }
 
-// Failure returns the error of the latest fetch of the metadata, nil if it
-// succeeded or none was made.
-func (p *Provider) Failure() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.failure
-}
-
 // LeaksKeys reports whether the provider publishes private keys, as far as its
 // keys were fetched.
 func (p *Provider) LeaksKeys() bool {
