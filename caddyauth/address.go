@@ -90,26 +90,26 @@ func (e *EndpointsConfig) resolved() (rp.Endpoints, error) {
 	}, nil
 }
 
-// tenantPlaceholder is no placeholder of Caddy's: Entra's metadata have it in
-// their issuer.
-const tenantPlaceholder = "{tenantid}"
+// withoutTenant gives an issuer without the one placeholder that is none of
+// Caddy's: Entra's metadata have it.
+func withoutTenant(issuer string) string { return strings.Replace(issuer, rp.TenantPlaceholder, "", 1) }
 
 // resolveIssuer replaces placeholders in an issuer, but for that one.
 func resolveIssuer(text string) (string, error) {
-	before, after, isTemplate := strings.Cut(text, tenantPlaceholder)
+	before, after, isTemplate := strings.Cut(text, rp.TenantPlaceholder)
 	before, err := resolve(before)
 	if err != nil || !isTemplate {
 		return before, err
 	}
 	after, err = resolve(after)
-	return before + tenantPlaceholder + after, err
+	return before + rp.TenantPlaceholder + after, err
 }
 
 func (p *Provider) validateAddress() error {
 	if p.Issuer == "" {
 		return misconfigured("issuer", "is required: the URL of the OpenID Provider")
 	}
-	issuer := strings.Replace(p.Issuer, tenantPlaceholder, "", 1)
+	issuer := withoutTenant(p.Issuer)
 	if err := checkPlaceholders(issuer); err != nil {
 		return misconfigured("issuer", "%v", err)
 	}
@@ -152,7 +152,7 @@ func (p *Provider) validateProviderEndpoints() error {
 	if e == nil {
 		return nil
 	}
-	placeholders := hasPlaceholder(strings.Replace(p.Issuer, tenantPlaceholder, "", 1))
+	placeholders := hasPlaceholder(withoutTenant(p.Issuer))
 	for _, name := range keys(endpointOptions) {
 		text := *endpointOptions[name](e)
 		if err := checkPlaceholders(text); err != nil {

@@ -2,10 +2,6 @@ package caddyauth
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -136,19 +132,6 @@ func (a *App) Cleanup() error {
 	}
 	a.cleanup = nil
 	return nil
-}
-
-// fingerprint tells inline providers apart. It is a MAC, for the
-// configuration may hold secrets.
-func fingerprint(cfg *Provider) (string, error) {
-	data, err := json.Marshal(cfg) //nolint:gosec // it goes into the MAC and nowhere else
-	if err != nil {
-		return "", err
-	}
-	secret := poolSecret()
-	mac := hmac.New(sha256.New, secret[:])
-	mac.Write(data)
-	return hex.EncodeToString(mac.Sum(nil)), nil
 }
 
 // ownCookies may be asked for before all providers are at work; what it

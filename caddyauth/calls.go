@@ -1,9 +1,7 @@
 package caddyauth
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -64,19 +62,6 @@ func newCalls(ctx caddy.Context, issuer string, cfg *Provider) (c calls, err err
 	return c, nil
 }
 
-// key is a MAC of all that shapes the calls, so that a change of any of it
-// makes new ones, and the key says nothing of it.
-func (c calls) key() ([sha256.Size]byte, error) {
-	data, err := json.Marshal(c) //nolint:gosec // it goes into the MAC and nowhere else
-	if err != nil {
-		return [sha256.Size]byte{}, err
-	}
-	secret := poolSecret()
-	mac := hmac.New(sha256.New, secret[:])
-	mac.Write(data)
-	return [sha256.Size]byte(mac.Sum(nil)), nil
-}
-
 // pooledProvider is a provider's metadata, keys and connections.
 type pooledProvider struct {
 	*rp.Provider
@@ -95,7 +80,7 @@ func (p *pooledProvider) Destruct() error {
 // load takes the provider from the pool. What it returns beside it gives the
 // provider back.
 func (c calls) load() (*rp.Provider, func(), error) {
-	key, err := c.key()
+	key, err := fingerprint(c)
 	if err != nil {
 		return nil, nil, err
 	}

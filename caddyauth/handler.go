@@ -25,8 +25,8 @@ func init() { caddy.RegisterModule(Handler{}) }
 //
 // Placeholder | Description
 // ------------|---------------
-// `{http.auth.user.id}` | The subject of the ID token, the `sub` claim
-// `{http.auth.user.*}` | Any claim of the ID token, nested with dots (`realm_access.roles`) or by its literal name (`https://example.com/roles`). Lists print comma-separated and work with `in` in CEL
+// `{http.auth.user.id}` | The subject, the `sub` claim: of the ID token where there is one
+// `{http.auth.user.*}` | Any claim of the ID token, and of the other sources that the provider's `claims` name, nested with dots (`realm_access.roles`) or by its literal name (`https://example.com/roles`). Lists print comma-separated and work with `in` in CEL
 // `{http.auth.pkce_auth.result}` | `session`, `refreshed`, `bypass`, `anonymous` or `denied`
 // `{http.auth.pkce_auth.provider}` | The provider's name
 // `{http.auth.pkce_auth.login_url}` | Where to log in

@@ -24,7 +24,7 @@ type loginStart struct {
 	attempt     int        // how often this login had to begin anew
 	interactive bool       // whether the user must be able to act, whatever is configured
 	again       bool       // whether the provider must see the user once more
-	params      []rp.Param // that the link to our login added
+	params      []rp.Param // that the link to our login added, or all that the login before had
 }
 
 // startLogin sends the browser to the provider: a fresh verifier, nonce and

@@ -1,7 +1,11 @@
 package caddyauth
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"sync"
 	"sync/atomic"
 
@@ -16,7 +20,7 @@ import (
 // logger, a storage or a context of one configuration.
 var (
 	sharedPool   = caddy.NewUsagePool() // sharedKey → *shared
-	providerPool = caddy.NewUsagePool() // [32]byte → *pooledProvider
+	providerPool = caddy.NewUsagePool() // fingerprint of calls → *pooledProvider
 )
 
 // sharedKey says whose state it is. A change of a timeout does not change it.
@@ -49,8 +53,20 @@ func loadShared(key sharedKey) (*shared, error) {
 	return value.(*shared), nil
 }
 
-// poolSecret makes the keys of providerPool, and the fingerprints of inline
-// providers, say nothing about what they were made of.
+// fingerprint tells configurations apart without saying anything of them: a MAC,
+// for they may hold secrets.
+func fingerprint(config any) (string, error) {
+	data, err := json.Marshal(config) //nolint:gosec // it goes into the MAC and nowhere else
+	if err != nil {
+		return "", err
+	}
+	secret := poolSecret()
+	mac := hmac.New(sha256.New, secret[:])
+	mac.Write(data)
+	return hex.EncodeToString(mac.Sum(nil)), nil
+}
+
+// poolSecret keys the fingerprints of this process.
 var poolSecret = sync.OnceValue(func() (secret [32]byte) {
 	_, _ = rand.Read(secret[:])
 	return secret

@@ -246,7 +246,7 @@ func sameIssuer(configured, own string) bool {
 	if configured == own {
 		return true
 	}
-	if before, after, ok := strings.Cut(own, tenantPlaceholder); ok {
+	if before, after, ok := strings.Cut(own, TenantPlaceholder); ok {
 		tenant, prefixed := strings.CutPrefix(configured, before)
 		tenant, suffixed := strings.CutSuffix(tenant, after)
 		return prefixed && suffixed && tenant != "" && !strings.Contains(tenant, "/")
@@ -278,7 +278,7 @@ func isInsecure(issuer string) bool { return strings.HasPrefix(issuer, "http://"
 // discoveryURL is where an issuer's metadata stand (Discovery section 4.1).
 // Those of a template stand where any organization may log in.
 func discoveryURL(issuer string) string {
-	issuer = strings.Replace(issuer, tenantPlaceholder, "organizations", 1)
+	issuer = strings.Replace(issuer, TenantPlaceholder, "organizations", 1)
 	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 }
 

@@ -16,8 +16,8 @@ import (
 // issuer of its user's tenant. The tenants that may log in must be named:
 // otherwise anybody could make one, with any user in it.
 
-// tenantPlaceholder stands for the tenant in such an issuer.
-const tenantPlaceholder = "{tenantid}"
+// TenantPlaceholder stands for the tenant in such an issuer.
+const TenantPlaceholder = "{tenantid}"
 
 // NeedsTenants reports whether an issuer stands for many tenants.
 func NeedsTenants(issuer string) bool {
@@ -34,7 +34,7 @@ func NeedsTenants(issuer string) bool {
 
 // IsTemplate reports whether an issuer is written as the template that such a
 // provider's metadata have.
-func IsTemplate(issuer string) bool { return strings.Contains(issuer, tenantPlaceholder) }
+func IsTemplate(issuer string) bool { return strings.Contains(issuer, TenantPlaceholder) }
 
 // IsIssuer reports whether a text is the provider's issuer as it may name
 // itself to us: for a template, with one of the tenants.
@@ -47,7 +47,7 @@ func (c *Client) IsIssuer(m *Metadata, issuer string) bool {
 
 // issuerOf is the issuer of a tenant's tokens.
 func (m *Metadata) issuerOf(tenant string) string {
-	return strings.Replace(m.Issuer, tenantPlaceholder, tenant, 1)
+	return strings.Replace(m.Issuer, TenantPlaceholder, tenant, 1)
 }
 
 // checkTenantIssuer wants the issuer of the user's tenant, and of the login

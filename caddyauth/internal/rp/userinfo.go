@@ -131,7 +131,7 @@ func (c *Client) readAccessToken(ctx context.Context, m *Metadata, raw string) (
 	if err != nil {
 		return claims.Set{}, err
 	}
-	return claims.Parse(payload, append(guardedClaims, "client_id")...)
+	return claims.Parse(payload, append(slices.Clip(guardedClaims), "client_id")...)
 }
 
 func (c *Client) checkAccessTokenClaims(m *Metadata, set claims.Set, subject string) error {
