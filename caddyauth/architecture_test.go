@@ -18,15 +18,18 @@ const modulePath = "github.com/pkce-auth/caddy-pkce-auth/"
 // below it, and below the face nothing knows of Caddy, logs, or reads the
 // environment.
 var arrows = map[string][]string{
-	"caddyauth":                  {"caddyauth/internal/session", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
-	"caddyauth/internal/session": {"caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
+	"caddyauth":                  {"caddyauth/store", "caddyauth/internal/session", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
+	"caddyauth/redisstore":       {"caddyauth", "caddyauth/store"},
+	"caddyauth/internal/session": {"caddyauth/store", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
 	"caddyauth/internal/rp":      {"caddyauth/internal/claims"},
 	"caddyauth/internal/claims":  {},
 	"caddyauth/internal/sealed":  {},
+	"caddyauth/store/storetest":  {"caddyauth/store"},
+	"caddyauth/store":            {},
 }
 
 // leaves may import the standard library only.
-var leaves = []string{"caddyauth/internal/claims", "caddyauth/internal/sealed"}
+var leaves = []string{"caddyauth/internal/claims", "caddyauth/internal/sealed", "caddyauth/store"}
 
 // internals must not import these.
 var forbiddenBelowTheFace = []string{"github.com/caddyserver/", "go.uber.org/zap", "log", "log/slog", "os"}

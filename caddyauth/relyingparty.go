@@ -292,7 +292,7 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 	return err
 }
 
-func loadStore(ctx caddy.Context, s *SessionConfig) (SessionStore, error) {
+func loadStore(ctx caddy.Context, s *SessionConfig) (keeperMaker, error) {
 	if s == nil || s.StoreRaw == nil {
 		return new(CookieSessions), nil
 	}
@@ -300,7 +300,7 @@ func loadStore(ctx caddy.Context, s *SessionConfig) (SessionStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session: %w", err)
 	}
-	store, ok := module.(SessionStore)
+	store, ok := module.(keeperMaker)
 	if !ok {
 		return nil, fmt.Errorf("session: %T keeps no sessions", module)
 	}

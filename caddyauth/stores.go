@@ -10,14 +10,22 @@ import (
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/store"
 )
 
 func init() { caddy.RegisterModule(CookieSessions{}) }
 
-// SessionStore is what a module of the namespace `pkce_auth.sessions` is: a
-// way to keep sessions.
+// SessionStore is what a module of the namespace `pkce_auth.sessions` is: where
+// sessions are kept.
 type SessionStore interface {
-	// keeper makes the keeper of a provider's sessions, for one cookie.
+	// Store gives the store. It is called when the module is provisioned, once
+	// for each provider that uses it, and calls nobody: whatever is behind the
+	// store may still be down.
+	Store() (store.Store, error)
+}
+
+// keeperMaker is a module that keeps sessions in a way of its own.
+type keeperMaker interface {
 	keeper(cfg keeperConfig) (session.Keeper, error)
 }
 
@@ -74,7 +82,7 @@ func (k keepers) of(secure bool) session.Keeper {
 	return k.http
 }
 
-func newKeepers(store SessionStore, s *SessionConfig, stem string, cfg keeperConfig) (keepers, error) {
+func newKeepers(store keeperMaker, s *SessionConfig, stem string, cfg keeperConfig) (keepers, error) {
 	cfg.limits = session.Limits{Lifetime: time.Duration(s.lifetime()), Idle: time.Duration(s.idle())}
 	var made [2]session.Keeper
 	for i, secure := range []bool{true, false} {
@@ -100,6 +108,6 @@ func newKeepers(store SessionStore, s *SessionConfig, stem string, cfg keeperCon
 
 // Interface guards
 var (
-	_ SessionStore          = (*CookieSessions)(nil)
+	_ keeperMaker           = (*CookieSessions)(nil)
 	_ caddyfile.Unmarshaler = (*CookieSessions)(nil)
 )
