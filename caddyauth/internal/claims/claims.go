@@ -121,6 +121,13 @@ func (s Set) Raw() []byte {
 // Has reports whether the claim is there and not null.
 func (s Set) Has(name string) bool { return s.members[name] != nil }
 
+// Mentions reports whether the claim is there at all, be it null: for a claim
+// that must not be there, whatever its value.
+func (s Set) Mentions(name string) bool {
+	_, ok := s.members[name]
+	return ok
+}
+
 // Text returns a claim that must be a string: ErrMissing when it is absent,
 // another error when it is of another type.
 func (s Set) Text(name string) (string, error) {

@@ -91,6 +91,9 @@ func TestTypesAreStrict(t *testing.T) {
 	if s.Has("null") || s.Has("absent") || !s.Has("n") {
 		t.Error("Has: a null must count as missing, a number as there")
 	}
+	if !s.Mentions("null") || s.Mentions("absent") || !s.Mentions("n") {
+		t.Error("Mentions: a null must count as there, as a number does")
+	}
 }
 
 var errNone = errors.New("none")
