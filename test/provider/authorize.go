@@ -18,6 +18,7 @@ type grant struct {
 	scopes      []string
 	audience    []string
 	user        string
+	sid         string
 	expires     time.Time
 	spent       bool
 }
@@ -70,7 +71,7 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.codes[code] = &grant{
 		client: q.Get("client_id"), redirectURI: q.Get("redirect_uri"), challenge: q.Get("code_challenge"),
-		nonce: q.Get("nonce"), scopes: strings.Fields(q.Get("scope")), audience: audience, user: user,
+		nonce: q.Get("nonce"), scopes: strings.Fields(q.Get("scope")), audience: audience, user: user, sid: "sid-" + randomText(),
 		expires: p.cfg.Now().Add(time.Minute),
 	}
 	p.mu.Unlock()

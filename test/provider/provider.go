@@ -77,6 +77,7 @@ type Provider struct {
 	jtis      map[string]bool
 	requests  []Request
 	issued    []string
+	logins    []Login
 }
 
 // Request is a request that an endpoint got.

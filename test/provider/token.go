@@ -31,6 +31,8 @@ func (p *Provider) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 		"revocation_endpoint":                            p.at("/revoke"),
 		"end_session_endpoint":                           p.at("/end-session"),
 		"userinfo_endpoint":                              p.at("/userinfo"),
+		"backchannel_logout_supported":                   true,
+		"backchannel_logout_session_supported":           true,
 	}
 	if change := p.fault().Metadata; change != nil {
 		change(doc)
@@ -147,6 +149,7 @@ func (p *Provider) redeem(client string, form url.Values) (*grant, string) {
 		return nil, "wrong code_verifier"
 	}
 	g.spent = true
+	p.logins = append(p.logins, Login{Client: g.client, Subject: g.user, SessionID: g.sid})
 	return g, ""
 }
 
@@ -190,7 +193,7 @@ func (p *Provider) idToken(g *grant, access string, change func(claims map[strin
 	header := map[string]any{"typ": "JWT"}
 	claims := map[string]any{
 		"iss": p.URL, "aud": g.client, "sub": g.user, "nonce": g.nonce,
-		"iat": now.Unix(), "exp": now.Add(idTokenLifetime).Unix(), "auth_time": now.Unix(), "sid": "sid-" + randomText(),
+		"iat": now.Unix(), "exp": now.Add(idTokenLifetime).Unix(), "auth_time": now.Unix(), "sid": g.sid,
 		"at_hash": base64.RawURLEncoding.EncodeToString(sum[:16]),
 	}
 	maps.Copy(claims, p.cfg.Users[g.user])
