@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,7 +35,7 @@ const (
 const DefaultClockSkew = time.Minute
 
 // Client is us: one client, registered at one provider. It is safe for
-// concurrent use, and its fields must not change.
+// concurrent use, and its exported fields must not change.
 type Client struct {
 	Provider *Provider
 	ClientID string
@@ -60,6 +61,9 @@ type Client struct {
 	Userinfo bool
 
 	Authorization
+
+	// signedWith is the algorithm of the last ID token that was accepted.
+	signedWith atomic.Pointer[string]
 }
 
 // Authorization is what every login asks for.

@@ -1,6 +1,7 @@
 package rp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -101,9 +102,10 @@ func newOAuthError(code, description string) *OAuthError {
 	return &OAuthError{Code: printable(code, maxErrorCode), Description: printable(description, maxErrorDescription)}
 }
 
-// CheckError says which check of the ID-token checklist failed, or that the
+// CheckError says which check of a token's checklist failed, or that the
 // access token must not be used for claims.
 type CheckError struct {
+	Token string // the kind of token; empty means an ID token
 	Check string // the name of the check, as in the log
 	Err   error
 }
@@ -115,7 +117,7 @@ func (e *CheckError) Error() string {
 	if e.Check == checkOfAccessToken {
 		return e.Err.Error()
 	}
-	return fmt.Sprintf("ID token: %s: %v", e.Check, e.Err)
+	return fmt.Sprintf("%s: %s: %v", cmp.Or(e.Token, "ID token"), e.Check, e.Err)
 }
 
 // Unwrap gives the reason.

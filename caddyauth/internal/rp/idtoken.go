@@ -36,40 +36,28 @@ type Expected struct {
 	Previous *IDToken
 }
 
-// maxIDTokenSize bounds what is looked at.
-const maxIDTokenSize = 64 << 10
+// maxTokenSize bounds what is looked at.
+const maxTokenSize = 64 << 10
 
-// maxIDTokenAge is how old an ID token may be when it comes straight from the
-// token endpoint: older ones are replays or come from a broken clock.
-const maxIDTokenAge = 10 * time.Minute
+// maxTokenAge is how old a token may be when it comes straight from the
+// provider: older ones are replays or come from a broken clock.
+const maxTokenAge = 10 * time.Minute
 
 // guardedClaims are the claims that decide, whose names nobody may imitate.
 var guardedClaims = []string{
 	"iss", "sub", "aud", "azp", "exp", "nbf", "iat", "nonce", "at_hash", "acr", "amr", "auth_time", "sid", "org_id", "org_name", "tid", "session_expiry",
 }
 
-// candidate is an ID token under examination. The checks before "claims" fill
-// it; what stands in it before "signature" is the sender's word alone.
-type candidate struct {
-	client   *Client
-	metadata *Metadata
-	raw      string
-	expected Expected
-	now      time.Time
-
-	algorithm string
-	keyIssuer string // whose tokens the key signs, where it says so
-	payload   []byte
-	claims    claims.Set
+// An ID token comes straight from the token endpoint: if it is encrypted, or
+// signed with a shared secret, the provider was told to make it so.
+var ofIDToken = &tokenKind{
+	name: "ID token", guarded: guardedClaims, allows: noOtherToken, mismatch: ErrMisconfigured,
 }
 
 // idTokenChecks is the whole of what makes an ID token acceptable, in order:
 // OpenID Connect Core section 3.1.3.7, RFC 8725 section 3. A token passes all
 // of them or is not used for anything (RFC 9700 section 4.5.3).
-var idTokenChecks = []struct {
-	name  string
-	check func(context.Context, *candidate) error
-}{
+var idTokenChecks = []tokenCheck{
 	{"format", checkFormat},
 	{"header", checkHeader},
 	{"signature", checkSignature},
@@ -77,6 +65,7 @@ var idTokenChecks = []struct {
 	{"iss", checkIssuer},
 	{"aud", checkAudience},
 	{"azp", checkAuthorizedParty},
+	{"events", checkNoLogout},
 	{"exp", checkExpiry},
 	{"nbf", checkNotBefore},
 	{"iat", checkIssuedAt},
@@ -93,16 +82,16 @@ var idTokenChecks = []struct {
 // VerifyIDToken runs the checklist. The error is a *CheckError that names the
 // check that failed first.
 func (c *Client) VerifyIDToken(ctx context.Context, m *Metadata, raw Secret, expected Expected) (*IDToken, error) {
-	t := &candidate{client: c, metadata: m, raw: raw.Reveal(), expected: expected, now: c.Provider.now()}
-	for _, step := range idTokenChecks {
-		if err := step.check(ctx, t); err != nil {
-			return nil, &CheckError{Check: step.name, Err: err}
-		}
+	t := &candidate{kind: ofIDToken, client: c, metadata: m, raw: raw.Reveal(), expected: expected, now: c.Provider.now()}
+	if err := t.run(ctx, idTokenChecks); err != nil {
+		return nil, err
 	}
 	subject, err := t.claims.Text("sub")
 	if err != nil {
 		return nil, &CheckError{Check: "sub", Err: err}
 	}
+	algorithm := t.algorithm // not all of t, for as long as the client lives
+	c.signedWith.Store(&algorithm)
 	return &IDToken{Subject: subject, Claims: t.claims}, nil
 }
 
@@ -112,10 +101,10 @@ var compactJWS = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9
 
 func checkFormat(_ context.Context, t *candidate) error {
 	switch {
-	case len(t.raw) > maxIDTokenSize:
-		return fmt.Errorf("is larger than %d bytes", maxIDTokenSize)
+	case len(t.raw) > maxTokenSize:
+		return fmt.Errorf("is larger than %d bytes", maxTokenSize)
 	case strings.Count(t.raw, ".") == 4:
-		return fmt.Errorf("%w: is encrypted: switch encryption of ID tokens off at the provider", ErrMisconfigured)
+		return fmt.Errorf("%w: is encrypted: switch encryption of ID tokens off at the provider", t.kind.mismatch)
 	case !compactJWS.MatchString(t.raw):
 		return errors.New("is not a JWT in compact serialization")
 	default:
@@ -125,7 +114,7 @@ func checkFormat(_ context.Context, t *candidate) error {
 
 // checkHeader wants an asymmetric algorithm that the provider advertises, no
 // critical extension, and no type of another kind of JWT (RFC 8725 sections
-// 3.1, 3.11): access and logout tokens carry "at+jwt" and "logout+jwt".
+// 3.1, 3.11).
 func checkHeader(_ context.Context, t *candidate) error {
 	header, err := jwtHeader(t.raw)
 	if err != nil {
@@ -136,7 +125,7 @@ func checkHeader(_ context.Context, t *candidate) error {
 	}
 	if !slices.Contains(t.metadata.IDTokenAlgorithms, t.algorithm) {
 		if strings.HasPrefix(t.algorithm, "HS") {
-			return fmt.Errorf("%w: signed with %.10q, a shared secret: switch the application to RS256 at the provider", ErrMisconfigured, t.algorithm)
+			return fmt.Errorf("%w: signed with %.10q, a shared secret: switch the application to RS256 at the provider", t.kind.mismatch, t.algorithm)
 		}
 		return fmt.Errorf("algorithm %.16q is not accepted", t.algorithm)
 	}
@@ -147,11 +136,15 @@ func checkHeader(_ context.Context, t *candidate) error {
 	if err != nil && !errors.Is(err, claims.ErrMissing) {
 		return fmt.Errorf("typ: %w", err)
 	}
-	if strings.HasSuffix(strings.ToLower(typ), "+jwt") {
+	if err == nil && !t.kind.allows(typ) {
 		return fmt.Errorf("typ %.32q is that of another kind of token", typ)
 	}
 	return nil
 }
+
+// noOtherToken refuses the types that name a kind of token: access and logout
+// tokens carry "at+jwt" and "logout+jwt". None is for ID tokens.
+func noOtherToken(typ string) bool { return !strings.HasSuffix(strings.ToLower(typ), "+jwt") }
 
 // jwtHeader reads the header of a JWT, which nothing vouches for yet.
 func jwtHeader(raw string) (claims.Set, error) {
@@ -167,7 +160,7 @@ func jwtHeader(raw string) (claims.Set, error) {
 // go-oidc thinks of the claims behind a good signature is not asked: it
 // decodes them without regard to case and type, and the checks below do not.
 func checkSignature(ctx context.Context, t *candidate) error {
-	keys := &signedBy{set: t.client.Provider.keys, uri: t.metadata.JWKSURI, algorithms: t.metadata.IDTokenAlgorithms}
+	keys := &signedBy{set: t.client.Provider.keys, uri: t.metadata.JWKSURI, algorithms: t.metadata.IDTokenAlgorithms, spares: t.kind.spares}
 	verifier := oidc.NewVerifier(t.metadata.Issuer, keys, &oidc.Config{
 		SupportedSigningAlgs: []string{t.algorithm},
 		SkipClientIDCheck:    true,
@@ -187,7 +180,7 @@ func checkSignature(ctx context.Context, t *candidate) error {
 }
 
 func checkClaims(_ context.Context, t *candidate) (err error) {
-	t.claims, err = claims.Parse(t.payload, guardedClaims...)
+	t.claims, err = claims.Parse(t.payload, t.kind.guarded...)
 	return err
 }
 
@@ -273,7 +266,7 @@ func checkIssuedAt(_ context.Context, t *candidate) error {
 	if t.now.Add(t.client.clockSkew()).Before(iat) {
 		return t.timeError("is ahead", iat.Sub(t.now))
 	}
-	if t.now.Sub(iat) > maxIDTokenAge+t.client.clockSkew() {
+	if t.now.Sub(iat) > maxTokenAge+t.client.clockSkew() {
 		return t.timeError("passed", t.now.Sub(iat))
 	}
 	return nil

@@ -306,9 +306,9 @@ func TestF05JWTHeader(t *testing.T) {
 
 // M90: a token of as much as may be is looked at, one byte more is not.
 func TestM90IDTokenSize(t *testing.T) {
-	largest := "e30.e30." + strings.Repeat("A", maxIDTokenSize-len("e30.e30."))
+	largest := "e30.e30." + strings.Repeat("A", maxTokenSize-len("e30.e30."))
 	for raw, ok := range map[string]bool{largest: true, largest + "A": false} {
-		if err := checkFormat(t.Context(), &candidate{raw: raw}); (err == nil) != ok {
+		if err := checkFormat(t.Context(), &candidate{kind: ofIDToken, raw: raw}); (err == nil) != ok {
 			t.Errorf("%d bytes: got %v, want ok %v", len(raw), err, ok)
 		}
 	}

@@ -78,6 +78,7 @@ type signedBy struct {
 	set        *keySet
 	uri        string
 	algorithms []string
+	spares     int // fetches that are left to others
 
 	// What VerifySignature found: go-oidc gives out the payload only decoded,
 	// and of the error only the text.
@@ -90,18 +91,18 @@ type signedBy struct {
 // payload. Errors: ErrUnavailable when there are no keys because they cannot
 // be fetched, ErrInvalid when no key verifies the signature.
 func (v *signedBy) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
-	v.payload, v.keyIssuer, v.err = v.set.verify(ctx, v.uri, jwt, v.algorithms)
+	v.payload, v.keyIssuer, v.err = v.set.verify(ctx, v, jwt)
 	return v.payload, v.err
 }
 
 // verify returns the payload of a JWS that one of the keys signed, and whose
 // tokens that key signs.
-func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []string) (payload []byte, issuer string, err error) {
-	jws, err := parseCompact(jwt, algorithms)
+func (s *keySet) verify(ctx context.Context, by *signedBy, jwt string) (payload []byte, issuer string, err error) {
+	jws, err := parseCompact(jwt, by.algorithms)
 	if err != nil {
 		return nil, "", err
 	}
-	keys, err := s.current(ctx, uri)
+	keys, err := s.current(ctx, by.uri)
 	if err != nil {
 		return nil, "", err
 	}
@@ -110,7 +111,7 @@ func (s *keySet) verify(ctx context.Context, uri, jwt string, algorithms []strin
 	}
 	// An unknown key, or a known one that was replaced under its old name:
 	// perhaps the provider has rotated its keys.
-	renewed, err := s.renewed(ctx, uri, keys)
+	renewed, err := s.renewed(ctx, by.uri, keys, by.spares)
 	if err != nil {
 		return nil, "", err
 	}
@@ -149,14 +150,15 @@ func (s *keySet) current(ctx context.Context, uri string) ([]publicKey, error) {
 	return s.keys, nil
 }
 
-// renewed fetches the keys once more if the token bucket allows it.
-func (s *keySet) renewed(ctx context.Context, uri string, tried []publicKey) ([]publicKey, error) {
+// renewed fetches the keys once more if the token bucket allows it, and holds
+// more than the tokens to spare.
+func (s *keySet) renewed(ctx context.Context, uri string, tried []publicKey, spare int) ([]publicKey, error) {
 	s.mu.Lock()
 	if !sameKeys(s.keys, tried) { // somebody else's fetch got new ones meanwhile
 		defer s.mu.Unlock()
 		return s.keys, nil
 	}
-	if s.flight == nil && !s.take() {
+	if s.flight == nil && !s.take(spare) {
 		s.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w: no key at hand verifies it, and they were fetched too often lately", ErrNoKeys, ErrInvalid)
 	}
@@ -169,13 +171,14 @@ func (s *keySet) renewed(ctx context.Context, uri string, tried []publicKey) ([]
 	return s.keys, nil
 }
 
-// take spends a token of the bucket; s.mu is held.
-func (s *keySet) take() bool {
+// take spends a token of the bucket, if it holds more than those to spare; s.mu
+// is held.
+func (s *keySet) take(spare int) bool {
 	if refill := int(s.now().Sub(s.refilled) / refillEvery); refill > 0 {
 		s.spent = max(0, s.spent-refill)
 		s.refilled = s.now()
 	}
-	if s.spent >= fetchBurst {
+	if s.spent >= fetchBurst-spare {
 		return false
 	}
 	s.spent++

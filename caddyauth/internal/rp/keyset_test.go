@@ -21,7 +21,7 @@ import (
 func verifies(t testing.TB, c *Client, token string) error {
 	t.Helper()
 	m := metadata(t, c)
-	_, _, err := c.Provider.keys.verify(t.Context(), m.JWKSURI, token, m.IDTokenAlgorithms)
+	_, _, err := c.Provider.keys.verify(t.Context(), &signedBy{uri: m.JWKSURI, algorithms: m.IDTokenAlgorithms}, token)
 	return err
 }
 
@@ -297,7 +297,7 @@ func TestF02RenewedBySomebodyElse(t *testing.T) {
 	}
 	op.RotateKeys()
 	for range 10 * fetchBurst {
-		keys, err := c.Provider.keys.renewed(t.Context(), uri, tried)
+		keys, err := c.Provider.keys.renewed(t.Context(), uri, tried, 0)
 		if err != nil || len(keys) != len(tried) || sameKeys(keys, tried) {
 			t.Fatalf("got %d keys, %v", len(keys), err)
 		}

@@ -93,7 +93,7 @@ func (c *Client) verifyJWT(ctx context.Context, m *Metadata, jwt string) ([]byte
 	if len(jwt) > maxUserinfoSize || !compactJWS.MatchString(jwt) {
 		return nil, fmt.Errorf("%w: not a signed JWT in compact serialization", ErrInvalid)
 	}
-	payload, _, err := c.Provider.keys.verify(ctx, m.JWKSURI, jwt, asymmetric)
+	payload, _, err := c.Provider.keys.verify(ctx, &signedBy{uri: m.JWKSURI, algorithms: asymmetric}, jwt)
 	return payload, err
 }
 
