@@ -46,7 +46,8 @@ noskips:
 unit:
 	$(GO) test $(TESTFLAGS) ./...
 
-# Takes the checks of the ID token out, one at a time: a test must notice each.
+# Takes the checks of ID tokens and logout tokens out, one at a time: a test
+# must notice each.
 flips:
 	@GO="$(GO)" $(GO) run ./test/flips
 

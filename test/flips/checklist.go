@@ -8,14 +8,14 @@ import (
 // packageDir is where the checklist stands, in the module's directory.
 const packageDir = "caddyauth/internal/rp"
 
-// files are those of the checklist: the ID token's checks, and what becomes of
-// the claims of other sources.
-var files = []string{"idtoken.go", "idtoken_asked.go", "tenants.go", "userinfo.go", "identity.go"}
+// files are those of the checklists: the checks of ID tokens and of logout
+// tokens, and what becomes of the claims of other sources.
+var files = []string{"candidate.go", "idtoken.go", "idtoken_asked.go", "logouttoken.go", "tenants.go", "userinfo.go", "identity.go"}
 
 // quickly are the tests in which most flips die, and everything are all. Fuzz
 // targets try their seeds as tests, which say nothing more.
 const (
-	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89|M90|Admits|R30|R31|Tenant|URLsThatAreNone|A73)`
+	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89|M90|Admits|R30|R31|Tenant|URLsThatAreNone|A73|Logout|M122)`
 	everything = "^Test"
 )
 
@@ -33,9 +33,7 @@ var rowsInstead = map[string][]replacement{
 		return nil
 	}`}},
 	"signature": {{"believes the payload", `func(_ context.Context, t *candidate) error {
-		_, rest, _ := strings.Cut(t.raw, ".")
-		payload, _, _ := strings.Cut(rest, ".")
-		t.payload, _ = base64.RawURLEncoding.DecodeString(payload)
+		t.payload = believedPayload(t.raw)
 		return nil
 	}`}},
 	"claims": {
@@ -44,7 +42,7 @@ var rowsInstead = map[string][]replacement{
 			return err
 		}`},
 		{"accepts what it cannot read", `func(_ context.Context, t *candidate) error {
-			t.claims, _ = claims.Parse(t.payload, guardedClaims...)
+			t.claims, _ = claims.Parse(t.payload, t.kind.guarded...)
 			return nil
 		}`},
 	},

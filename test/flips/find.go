@@ -152,7 +152,7 @@ func (f *finder) add(kind, what string, part ast.Node, before, behind string) {
 		insertion{f.offset(part.End()), behind, true})
 }
 
-// tables finds the rows of the checklist, and the names that nobody may
+// tables finds the rows of the checklists, and the names that nobody may
 // imitate.
 func (f *finder) tables(d *ast.GenDecl) {
 	for _, spec := range d.Specs {
@@ -165,7 +165,7 @@ func (f *finder) tables(d *ast.GenDecl) {
 			continue
 		}
 		switch f.function = value.Names[0].Name; f.function {
-		case "idTokenChecks":
+		case "idTokenChecks", "logoutTokenChecks":
 			for _, element := range list.Elts {
 				f.row(element)
 			}

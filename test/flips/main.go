@@ -1,6 +1,7 @@
-// Command flips takes the checks of the ID token out, one at a time, and looks
-// whether a test notices. What no test notices is a check that could go
-// without anybody seeing it: the program lists it and ends with status 1.
+// Command flips takes the checks of ID tokens and logout tokens out, one at a
+// time, and looks whether a test notices. What no test notices is a check that
+// could go without anybody seeing it: the program lists it and ends with
+// status 1.
 //
 //	go run ./test/flips
 //	go run ./test/flips -match checkNonce
