@@ -110,6 +110,7 @@ func (a *App) onCleanup(f func()) { a.cleanup = append(a.cleanup, f) }
 func (a *App) Start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
+	a.nowRuns()
 	for _, f := range a.start {
 		f()
 	}
@@ -121,6 +122,7 @@ func (a *App) Start() error {
 
 // Stop implements caddy.App.
 func (a *App) Stop() error {
+	a.runsNoMore()
 	a.cancel()
 	return nil
 }

@@ -168,14 +168,18 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 // sends it to where its user wanted to go.
 func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session.Session, state *loginState, at origin) {
 	a, _ := p.authState(r)
-	if before, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
-		p.supersede(before)
+	before := []*session.Session{&state.before}
+	if shown, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
+		before = append(before, shown)
 	}
-	p.supersede(&state.before)
 	if err := p.save(w.Header(), r, a, s); err != nil {
 		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: state.returnTo})
 		return
 	}
+	for _, replaced := range before {
+		p.supersede(r.Context(), replaced, s)
+	}
+	p.checkNotEnded(r.Context(), s)
 	p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
 	target := at.String() + state.returnTo
 	if p.site.strict {
@@ -185,11 +189,35 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 	redirect(w, http.StatusSeeOther, target)
 }
 
-// supersede remembers that a session was replaced by another in its browser, so
-// that no answer under way brings it back.
-func (p *relyingParty) supersede(before *session.Session) {
-	if before.ID != "" {
-		p.shared.superseded.Add(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
+// supersede ends a session that was replaced by another in its browser: no
+// answer under way brings it back, and where sessions are in a store, no copy
+// of its cookie opens any more (A61).
+func (p *relyingParty) supersede(ctx context.Context, before, by *session.Session) {
+	if before.ID == "" || before.ID == by.ID { // a callback may come twice
+		return
+	}
+	p.shared.superseded.Mark(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
+	if p.sessions.stored == nil {
+		return
+	}
+	if err := p.sessions.stored.End(ctx, before.Handle()); err != nil {
+		p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err))
+	}
+}
+
+// checkNotEnded ends a new session that the provider has ended while it was
+// being made: whoever ended it looked for it before it was there, and left
+// word.
+func (p *relyingParty) checkNotEnded(ctx context.Context, s *session.Session) {
+	if p.sessions.stored == nil { // else every request looks at that
+		return
+	}
+	err := p.sessions.revocations.Look(ctx)
+	if err == nil && p.sessions.revocations.Has(s) {
+		err = p.sessions.stored.End(ctx, s.Handle())
+	}
+	if err != nil {
+		p.logger.Warn("it is not known whether the provider has ended a session that has just begun", zap.String("provider", p.name), zap.Error(err))
 	}
 }
 

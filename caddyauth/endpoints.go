@@ -32,6 +32,9 @@ const (
 	pathLogout    = "/logout"
 	pathSignedOut = "/signed-out"
 	pathError     = "/error"
+
+	pathBackChannel  = "/backchannel-logout"
+	pathFrontChannel = "/frontchannel-logout"
 )
 
 // endpointPaths gives the endpoints' paths for a provider: in the Caddyfile
@@ -49,19 +52,28 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 	if callback == "" {
 		callback = prefix + pathCallback
 	}
-	return prefix, callback, []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSignedOut, prefix + pathError}
+	all = []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSignedOut, prefix + pathError}
+	if p.Logout.takesLogouts() {
+		all = append(all, prefix+pathBackChannel, prefix+pathFrontChannel)
+	}
+	return prefix, callback, all
 }
 
 func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
-	return endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
+	e := endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
 		callback:               {methods: get, serve: serveCallback, secret: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
 		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
 		prefix + pathError:     {methods: get, serve: (*relyingParty).serveError},
 	}}
+	if p.Logout.takesLogouts() {
+		e.byPath[prefix+pathBackChannel] = endpoint{methods: []string{http.MethodPost}, serve: (*relyingParty).serveBackChannelLogout}
+		e.byPath[prefix+pathFrontChannel] = endpoint{methods: get, serve: (*relyingParty).serveFrontChannelLogout}
+	}
+	return e
 }
 
 // serveCallback never raises an error: Caddy would log it with its URL.

@@ -39,6 +39,8 @@ const (
 	reasonMalformed          reason = "malformed_response"          // a callback that reads in two ways
 	reasonTooLarge           reason = "session_too_large"
 	reasonSessionUnavailable reason = "session_unavailable" // it cannot be told whether there is one
+	reasonLogoutToken        reason = "logout_token"        // something was sent to the back channel that is no good logout token
+	reasonLogoutFailed       reason = "logout_failed"       // the provider wants to end sessions, and that cannot be done now
 	reasonForeignIssuer      reason = "foreign_issuer"      // a login for another provider
 	reasonNothing            reason = "nothing_to_say"      // the error page without an error
 	reasonInternal           reason = "internal"
@@ -66,6 +68,8 @@ var reasonLevels = map[reason]zapcore.Level{
 	reasonCookies:            zapcore.InfoLevel,
 	reasonMalformed:          zapcore.InfoLevel,
 	reasonForeignIssuer:      zapcore.InfoLevel,
+	reasonLogoutToken:        zapcore.InfoLevel,
+	reasonLogoutFailed:       zapcore.ErrorLevel,
 	reasonMisdirected:        zapcore.WarnLevel,
 	reasonUnavailable:        zapcore.WarnLevel,
 	reasonRefused:            zapcore.WarnLevel,
@@ -83,6 +87,8 @@ var hints = map[reason]string{
 	reasonMisconfigured: "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
 	reasonInsufficient:  "the provider was asked twice, and its ID token does not say what max_age or acr_values want: look whether it can",
 	reasonCookies:       "if it happens to many: instances that share the site need the same cookie_secret, or the same storage",
+	reasonLogoutToken:   "if it comes from the provider, compare its issuer and client with this configuration; anybody can send such a request",
+	reasonLogoutFailed:  "the sessions go on until the provider sends its logout token again",
 	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
 	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
@@ -102,6 +108,8 @@ var statuses = map[reason]int{
 	reasonCookies:            http.StatusBadRequest,
 	reasonMalformed:          http.StatusBadRequest,
 	reasonForeignIssuer:      http.StatusBadRequest,
+	reasonLogoutToken:        http.StatusBadRequest,
+	reasonLogoutFailed:       http.StatusServiceUnavailable,
 	reasonNothing:            http.StatusBadRequest,
 	reasonTooLarge:           http.StatusInternalServerError,
 	reasonSessionUnavailable: http.StatusServiceUnavailable,
@@ -135,7 +143,7 @@ func reasonFor(err error) reason {
 		return reasonRefused
 	case errors.Is(err, rp.ErrInvalid):
 		return reasonInvalid
-	case errors.Is(err, sealed.ErrKeys):
+	case errors.Is(err, sealed.ErrKeys), errors.Is(err, session.ErrStore):
 		return reasonSessionUnavailable
 	default:
 		if _, ok := errors.AsType[*sealed.TooLargeError](err); ok {
@@ -177,6 +185,8 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 		hint = hints[reasonMisconfigured]
 	case errors.Is(f.err, sealed.ErrKeys):
 		hint = howToMendKeys
+	case errors.Is(f.err, session.ErrStore):
+		hint = howToMendStore
 	}
 	if hint != "" {
 		fields = append(fields, zap.String("hint", hint))

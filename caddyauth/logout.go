@@ -30,7 +30,7 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 		p.writePage(w, http.StatusOK, p.askLogoutPage())
 		return nil
 	}
-	ended, err := p.endSession(w, r)
+	ended, err := p.endSession(w, r, true)
 	if err != nil {
 		return p.fail(w, r, failure{reason: reasonSessionUnavailable, err: fmt.Errorf("ending the session: %w", err)})
 	}
@@ -53,8 +53,9 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 
 // endSession ends the session that the browser has, and returns what was
 // known of it; nothing at all is no error. No copy of its cookie opens any
-// more in this process, and no answer under way brings it back.
-func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request) (*session.Session, error) {
+// more, and no answer under way brings it back. Its refresh token is revoked
+// if revoke says so.
+func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request, revoke bool) (*session.Session, error) {
 	a, _ := p.authState(r)
 	ended := new(session.Session)
 	for _, secure := range []bool{true, false} {
@@ -70,16 +71,32 @@ func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request) (*sess
 		if s == nil {
 			continue
 		}
-		p.shared.revocations.Add(s.ID, p.now(), s.Created.Add(p.sessions.limits.Lifetime))
+		p.remember(r.Context(), s)
 		newest, _ := p.shared.refresher.Latest(p.flightKey(s), s)
 		latest := *newest
-		p.revoke(&latest)
-		if latest.IDToken.Empty() {
+		if revoke {
+			p.revoke(&latest)
+		}
+		if latest.IDToken.Empty() { // it was kept apart
 			latest.IDToken = hint
 		}
 		ended = &latest
 	}
 	return ended, nil
+}
+
+// rememberTime bounds how long a logout waits until others can hear of it.
+const rememberTime = 3 * time.Second
+
+// remember sees to it that a session which was ended stays so, here and
+// elsewhere.
+func (p *relyingParty) remember(ctx context.Context, s *session.Session) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberTime)
+	defer cancel()
+	if err := p.sessions.revocations.Revoke(ctx, s.Handle()); err != nil {
+		p.logger.Error("a session was ended, but other instances do not hear of it, nor this one after a restart",
+			zap.String("provider", p.name), zap.String("sub", s.Subject), zap.Error(err), zap.String("hint", howToMendStore))
+	}
 }
 
 // takeHint returns the ID token that was kept for the logout of a session, and

@@ -46,7 +46,7 @@ func init() {
 		"prefix":          {usage: "<path>", parse: text1(func(p *parser) *string { return &p.provider.Prefix })},
 		"callback_path":   {usage: "<path>", parse: text1(func(p *parser) *string { return &p.provider.CallbackPath })},
 		"cookie_secret":   {usage: "<secret> [<older secret>…]", parse: texts1(func(p *parser) *[]string { return &p.provider.CookieSecret })},
-		"session":         {usage: "[cookie] { … }", parse: parseSession},
+		"session":         {usage: "[cookie|memory|storage|redis] { … }", parse: parseSession},
 		"login_param":     {usage: "<name>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().LoginParams })},
 		"organization":    {usage: "<id or name>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Organizations })},
 		"max_age":         {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.authorization().MaxAge })},
@@ -67,6 +67,7 @@ func init() {
 		"resource_on_refresh":  {usage: "on|off", parse: parseResourceOnRefresh},
 		"post_logout_redirect": {usage: "<url>", parse: text1(func(p *parser) *string { return &p.logout().Redirect })},
 		"revoke_on_logout":     {usage: "on|off", parse: parseRevokeOnLogout},
+		"backchannel_logout":   {usage: "on|off", parse: parseBackChannelLogout},
 
 		// of the route
 		"bypass":       {of: ofRoute, usage: "<path> | @<matcher> | <matcher> <arguments>", repeatable: true, parse: parseBypass},
@@ -74,7 +75,7 @@ func init() {
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 	}
 	for _, name := range []string{
-		"session_claims", "par", "dpop", "profile", "request_object", "backchannel_logout",
+		"session_claims", "par", "dpop", "profile", "request_object",
 	} {
 		options[name] = option{later: notYet}
 	}

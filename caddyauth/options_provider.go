@@ -25,6 +25,12 @@ func parseRevokeOnLogout(p *parser) error {
 	return err
 }
 
+func parseBackChannelLogout(p *parser) error {
+	on, err := p.onOff("backchannel_logout")
+	p.logout().BackChannel = &on
+	return err
+}
+
 func parseUserinfo(p *parser) error {
 	on, err := p.onOff("userinfo")
 	p.claims().Userinfo = &on

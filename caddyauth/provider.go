@@ -82,7 +82,17 @@ type LogoutConfig struct {
 	// Whether the refresh token is revoked, too. Default: where the provider
 	// advertises an endpoint for that. Source: RFC 7009.
 	Revoke *bool `json:"revoke,omitempty"`
+
+	// Whether the provider may end sessions here by itself, as when the user
+	// logs out elsewhere: at `<prefix>/backchannel-logout`, which must be
+	// registered there, and, as far as browsers let it, at
+	// `<prefix>/frontchannel-logout`. Default: true. Source: OpenID Connect
+	// Back-Channel Logout 1.0 and Front-Channel Logout 1.0.
+	BackChannel *bool `json:"back_channel,omitempty"`
 }
+
+// takesLogouts reports whether the provider may end sessions.
+func (l *LogoutConfig) takesLogouts() bool { return l == nil || l.BackChannel == nil || *l.BackChannel }
 
 // configError is a mistake in one option. In a Caddyfile, the option's line
 // is added.

@@ -72,6 +72,14 @@ func (s *site) cookies(secure bool) cookieNames {
 	return s.http
 }
 
+func (s *site) nameCookies(cfg *SessionConfig, stem string) {
+	s.https, s.http = cfg.names(stem, true), cfg.names(stem, false)
+	s.strict = cfg.sameSite() == http.SameSiteStrictMode
+	if cfg != nil {
+		s.domain = strings.ToLower(strings.Trim(cfg.CookieDomain, "."))
+	}
+}
+
 // stem is what the names of a provider's cookies begin with: pkce_auth for
 // the default provider, with its name for another; for an inline one, eight
 // hexadecimal digits of a hash of issuer and client ID.
@@ -120,16 +128,15 @@ func newRelyingParty(ctx caddy.Context, app *App, name string, cfg *Provider) (*
 	if u, err := url.Parse(issuer); name == "" && err == nil {
 		p.name = u.Host
 	}
-	p.site.https = cfg.Session.names(cookieStem, true)
-	p.site.http = cfg.Session.names(cookieStem, false)
-	p.site.strict = cfg.Session.sameSite() == http.SameSiteStrictMode
-	if cfg.Session != nil {
-		p.site.domain = strings.ToLower(strings.Trim(cfg.Session.CookieDomain, "."))
-	}
+	p.site.nameCookies(cfg.Session, cookieStem)
 	if p.site.origins, err = resolveOrigins(cfg.PublicURL); err != nil {
 		return nil, err
 	}
-	if err := p.loadPools(ctx, sharedKey{issuer, clientID, cookieStem}, written, cfg); err != nil {
+	kept, err := cfg.Session.fingerprint()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.loadPools(ctx, sharedKey{issuer, clientID, cookieStem, kept}, written, cfg); err != nil {
 		return nil, err
 	}
 	if err := p.configureClient(cfg, clientID); err != nil {
@@ -280,31 +287,21 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 		hints:    sealed.NewBox(keys, "hint", binding...),
 		binding:  strings.Join(binding, "\x00"),
 	}
-	store, err := loadStore(ctx, cfg.Session)
+	in, err := loadStores(ctx, cfg.Session, p.shared)
 	if err != nil {
 		return err
 	}
-	p.sessions, err = newKeepers(store, cfg.Session, cookieStem, keeperConfig{
+	p.sessions = newKeepers(in, keeperConfig{
+		session: cfg.Session,
+		stem:    cookieStem,
 		keys:    keys,
-		binding: binding,
+		whose:   binding[:3:3],
+		binding: slices.Clip(binding),
+		shared:  p.shared,
+		logger:  p.logger.With(zap.String("provider", p.name)),
 		now:     func() time.Time { return p.now() },
 	})
-	return err
-}
-
-func loadStore(ctx caddy.Context, s *SessionConfig) (keeperMaker, error) {
-	if s == nil || s.StoreRaw == nil {
-		return new(CookieSessions), nil
-	}
-	module, err := ctx.LoadModule(s, "StoreRaw")
-	if err != nil {
-		return nil, fmt.Errorf("session: %w", err)
-	}
-	store, ok := module.(keeperMaker)
-	if !ok {
-		return nil, fmt.Errorf("session: %T keeps no sessions", module)
-	}
-	return store, nil
+	return nil
 }
 
 // keys makes the keyring of the given secrets, or keys that make themselves.

@@ -74,7 +74,7 @@ func (w *responseWriter) adjust(h http.Header) {
 	if w.auth.session != nil || w.auth.dormant != nil {
 		p.catchUp(h, w.auth)
 	}
-	if s := w.auth.session; s != nil && w.auth.written != nil && (p.shared.revocations.Has(s.ID) || p.shared.superseded.Has(s.ID)) {
+	if s := w.auth.session; s != nil && w.auth.written != nil && (p.sessions.revocations.Has(s) || p.shared.superseded.Marked(s.ID)) {
 		// It was ended meanwhile, or another login has taken its place: it must
 		// not come back with this answer.
 		w.auth.written = p.withoutSession(w.auth.request, w.auth.written)

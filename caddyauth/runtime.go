@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/store"
 )
 
 // What must outlive a configuration stands in two pools, for Caddy loads the
@@ -26,15 +27,17 @@ var (
 // sharedKey says whose state it is. A change of a timeout does not change it.
 type sharedKey struct {
 	issuer, clientID, stem string
+	store                  string // a fingerprint of where sessions are kept
 }
 
 // shared is the state of a provider's logins and sessions in this process.
 type shared struct {
-	callbacks   callbacks
-	refresher   session.Refresher
-	revocations session.Revocations
-	superseded  session.Revocations            // by another login in the same browser
-	keys        atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
+	callbacks  callbacks
+	refresher  session.Refresher
+	memory     store.Memory // what `memory` is
+	revoked    session.Revoked
+	superseded session.Revoked                // by another login in the same browser
+	keys       atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
 	// These are said once in a process's life.
 	opaqueToken, noS256, overage, leakedKeys sync.Once

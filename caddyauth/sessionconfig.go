@@ -35,7 +35,9 @@ type SessionConfig struct {
 	// Default: `lax`.
 	SameSite string `json:"same_site,omitempty"`
 
-	// Where sessions are kept. Default: `cookie`.
+	// Where sessions are kept: `cookie`, whole in a sealed cookie; `memory`,
+	// `storage` or `redis`, and then the cookie is a ticket that opens one.
+	// Default: `cookie`.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=pkce_auth.sessions inline_key=kind"`
 }
 
@@ -94,6 +96,14 @@ func (s *SessionConfig) idle() caddy.Duration {
 		return min(caddy.Duration(defaultIdle), s.lifetime())
 	}
 	return s.Idle
+}
+
+// fingerprint tells apart where sessions are kept.
+func (s *SessionConfig) fingerprint() (string, error) {
+	if s == nil || s.StoreRaw == nil {
+		return "", nil
+	}
+	return fingerprint(s.StoreRaw)
 }
 
 // refreshes reports whether access tokens are refreshed.

@@ -30,12 +30,18 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	if !ok {
 		return nil, session.ErrNone // nobody can have logged in there
 	}
-	s, err := p.sessions.of(secure).Load(r.Context(), a.cookies)
+	keeper := p.sessions.of(secure)
+	s, err := keeper.Load(r.Context(), a.cookies)
 	if err != nil {
 		return nil, err
 	}
 	a.loaded = s.Generation
-	if p.shared.revocations.Has(s.ID) || !p.client.Admits(&s.Identity) {
+	if p.sessions.stored == nil { // else the store has told already
+		if err := p.sessions.revocations.Fresh(r.Context()); err != nil {
+			return nil, err
+		}
+	}
+	if p.sessions.revocations.Has(s) || !p.client.Admits(&s.Identity) {
 		return nil, session.ErrEnded
 	}
 	now := p.now()
@@ -46,9 +52,12 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	if p.policy.refresh && s.Due(now, p.policy.early) {
 		a.due = true
 		fresh, landing, err := p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
-			Key: p.flightKey(s), Do: p.refresh, Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
+			Key: p.flightKey(s), Do: p.refreshBy(keeper), Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
 		})
-		if a.landing = landing; err != nil && !needed {
+		if p.sessions.stored == nil { // else nothing has to reach the browser
+			a.landing = landing
+		}
+		if err != nil && !needed {
 			a.dormant = s
 		}
 		return fresh, err
@@ -63,19 +72,31 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 // provider's answer (A74).
 func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x00" + p.sealing.binding }
 
-// refresh asks the provider for new tokens. It runs once for all requests of
-// a session, and for none of them in particular.
-func (p *relyingParty) refresh(ctx context.Context, s *session.Session) (renewed *session.Session, err error) {
+// refreshBy gives what refreshes sessions of a keeper.
+func (p *relyingParty) refreshBy(keeper session.Keeper) func(context.Context, *session.Session) (*session.Session, error) {
+	return func(ctx context.Context, s *session.Session) (*session.Session, error) { return p.refresh(ctx, keeper, s) }
+}
+
+// refresh asks the provider for new tokens, if nobody else has. It runs once
+// for all requests of a session, and for none of them in particular.
+func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *session.Session) (renewed *session.Session, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			p.logger.Error("a refresh panicked", zap.String("provider", p.name), zap.Any("panic", panicked), zap.Stack("stack"))
 			panic(panicked)
 		}
 	}()
-	renewed, err = p.renewTokens(ctx, s)
-	if err == nil && p.shared.revocations.Has(s.ID) { // logged out meanwhile
-		p.revoke(renewed)
+	var got *session.Session // from the provider, in this very flight
+	renewed, err = keeper.Refresh(ctx, s, func(ctx context.Context, s *session.Session) (*session.Session, error) {
+		var err error
+		got, err = p.renewTokens(ctx, s)
+		return got, err
+	})
+	if err == nil && p.sessions.revocations.Has(s) { // logged out meanwhile
 		err = session.ErrEnded
+	}
+	if errors.Is(err, session.ErrEnded) && got != nil {
+		p.revoke(got)
 	}
 	switch {
 	case err == nil:
@@ -222,7 +243,7 @@ const maxHint = 4 << 10
 // saveHint keeps a new ID token for the logout. One that does not fit is let
 // go: the provider can be told by other means whose session it is.
 func (p *relyingParty) saveHint(h http.Header, s *session.Session, secure bool) {
-	if s.IDToken.Empty() || p.policy.logout == rp.LogoutLocal {
+	if s.IDToken.Empty() || p.policy.logout == rp.LogoutLocal || p.sessions.stored != nil { // a store keeps it with the session
 		return
 	}
 	data, err := session.EncodeHint(s)

@@ -142,21 +142,27 @@ func (b *Box) derive(k *Keyring) (*derived, error) {
 // Seal returns plaintext sealed with the first secret, as base64url. What is
 // given as extra must be given to Open again.
 func (b *Box) Seal(plaintext []byte, extra ...string) (string, error) {
+	envelope, err := b.SealBytes(plaintext, extra...)
+	return encoding.EncodeToString(envelope), err
+}
+
+// SealBytes is Seal without the base64url, for what does not have to be text.
+func (b *Box) SealBytes(plaintext []byte, extra ...string) ([]byte, error) {
 	keyring, err := b.keys.Keyring()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	d, err := b.derive(keyring)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	envelope := make([]byte, 0, Overhead+len(plaintext))
 	envelope = append(envelope, envelopeVersion)
 	envelope = append(envelope, keyring.secrets[0].id[:]...)
 	if envelope, err = d.aeads[0].seal(envelope, plaintext, b.aad(extra)); err != nil {
-		return "", fmt.Errorf("sealing: %w", err)
+		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	return encoding.EncodeToString(envelope), nil
+	return envelope, nil
 }
 
 // Open returns what Seal was given. The error is ErrOpen when the value is
@@ -167,7 +173,15 @@ func (b *Box) Open(text string, extra ...string) ([]byte, error) {
 		return nil, ErrOpen
 	}
 	envelope, err := encoding.DecodeString(text)
-	if err != nil || len(envelope) < Overhead || envelope[0] != envelopeVersion {
+	if err != nil {
+		return nil, ErrOpen
+	}
+	return b.OpenBytes(envelope, extra...)
+}
+
+// OpenBytes is Open for what SealBytes made.
+func (b *Box) OpenBytes(envelope []byte, extra ...string) ([]byte, error) {
+	if len(envelope) < Overhead || envelope[0] != envelopeVersion {
 		return nil, ErrOpen
 	}
 	aead, err := b.opener([keyIDSize]byte(envelope[1:headerSize]))

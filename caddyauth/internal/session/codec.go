@@ -10,7 +10,6 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
@@ -49,8 +48,9 @@ var dictionary = []byte(`"email_verified":true,"preferred_username":"","given_na
 	`"aud":["https://api.","https:///userinfo"],"sub":"auth0|","name":"","email":"@gmail.com","iss":"https://.eu.auth0.com/"}` +
 	`{"alg":"RS256","typ":"JWT","kid":"}{"alg":"ES256","typ":"at+jwt","kid":"`)
 
-// encode writes a session for storage under a seal.
-func encode(s *Session) ([]byte, error) {
+// encode writes a session for storage under a seal: the whole of it, or without
+// the ID token, which takes much room and is seldom needed.
+func encode(s *Session, whole bool) ([]byte, error) {
 	var w sealed.Writer
 	w.Text(s.ID)
 	w.Text(s.Subject)
@@ -64,6 +64,9 @@ func encode(s *Session) ([]byte, error) {
 	w.Time(s.TokenIssued)
 	w.Number(s.Generation)
 	w.Time(s.Ends)
+	if whole {
+		writeToken(&w, s.IDToken)
+	}
 	return pack(w.Bytes())
 }
 
@@ -129,7 +132,7 @@ func decode(data []byte) (*Session, error) {
 		return nil, err
 	}
 	r := sealed.NewReader(record)
-	s := &Session{ID: r.Text(), shown: new(atomic.Bool)}
+	s := &Session{ID: r.Text(), loaded: new(loaded)}
 	s.Subject = r.Text()
 	if s.Sources, err = readSources(r); err != nil {
 		return nil, err
@@ -144,6 +147,7 @@ func decode(data []byte) (*Session, error) {
 	s.TokenIssued = r.Time()
 	s.Generation = r.Number()
 	s.Ends = r.Time()
+	s.IDToken = rp.NewSecret(readToken(r))
 	if r.Err() != nil || s.ID == "" || s.AccessToken.Empty() {
 		return nil, errCodec
 	}

@@ -25,6 +25,11 @@ type Keeper interface {
 	// Delete ends what the cookies stand for, usable or not, and returns it;
 	// nil when there is nothing.
 	Delete(ctx context.Context, h http.Header, cookies []string) (*Session, error)
+
+	// Refresh has do get new tokens for a session, unless somebody else who
+	// shares the sessions has just done it, or is about to. What comes back is
+	// kept as safely as it can be before any browser hears of it.
+	Refresh(ctx context.Context, s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error)
 }
 
 // Stateless keeps a session whole in a sealed cookie. It survives restarts
@@ -110,11 +115,17 @@ func (k *Stateless) carries(cookies, rest []string) bool {
 
 // Save implements Keeper.
 func (k *Stateless) Save(_ context.Context, h http.Header, cookies []string, s *Session) error {
-	data, err := encode(s)
+	data, err := encode(s, false)
 	if err != nil {
 		return err
 	}
 	return k.jar.Write(h, cookies, data, k.limits.Left(s, k.now()))
+}
+
+// Refresh implements Keeper. There is nobody to ask, and nowhere to keep the
+// outcome but in the cookie, which comes later.
+func (k *Stateless) Refresh(ctx context.Context, s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
+	return do(ctx, s)
 }
 
 // Delete implements Keeper.

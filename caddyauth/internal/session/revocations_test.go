@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// Revocations are bounded, and forgotten when they are of no use any longer.
-func TestA72Revocations(t *testing.T) {
-	var r Revocations
-	if r.Has("a") {
+// What is known of revocations is bounded, and forgotten when it is of no use
+// any longer.
+func TestA72WhatIsRevokedIsBounded(t *testing.T) {
+	var r Revoked
+	if r.Marked("a") {
 		t.Error("the empty list has something")
 	}
-	r.Add("a", begin, begin.Add(time.Hour))
-	r.Add("b", begin, begin.Add(time.Hour))
-	if !r.Has("a") || !r.Has("b") || r.Has("c") {
+	r.Mark("a", begin, begin.Add(time.Hour))
+	r.Mark("b", begin, begin.Add(time.Hour))
+	if !r.Marked("a") || !r.Marked("b") || r.Marked("c") {
 		t.Error("the list does not have what was added")
 	}
-	r.Add("c", begin.Add(2*time.Hour), begin.Add(3*time.Hour))
-	if r.Has("a") || !r.Has("c") || len(r.order) != 1 {
+	r.Mark("c", begin.Add(2*time.Hour), begin.Add(3*time.Hour))
+	if r.Marked("a") || !r.Marked("c") || len(r.order) != 1 {
 		t.Errorf("%d are kept", len(r.order))
 	}
 	for i := range maxRevocations + 10 {
-		r.Add(fmt.Sprint(i), begin, begin.Add(time.Hour))
+		r.Mark(fmt.Sprint(i), begin, begin.Add(time.Hour))
 	}
-	if len(r.order) != maxRevocations || len(r.ended) != maxRevocations || r.Has("c") || !r.Has(fmt.Sprint(maxRevocations+9)) {
+	if len(r.order) != maxRevocations || len(r.marks) != maxRevocations || r.Marked("c") || !r.Marked(fmt.Sprint(maxRevocations+9)) {
 		t.Errorf("%d are kept", len(r.order))
 	}
 }

@@ -4,6 +4,8 @@ package session
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -34,20 +36,32 @@ type Session struct {
 
 	Tokens
 
-	// IDToken is the ID token as the provider sent it, where it has just come:
-	// a hint for the logout, which is kept apart from the session.
+	// IDToken is the ID token as the provider sent it, a hint for the logout.
+	// A Stateless keeps it apart from the session: there it is known only where
+	// it has just come.
 	IDToken rp.Secret
 
 	// Created is when the login ended, from which Limits.Lifetime counts.
 	Created time.Time
 
-	// shown is set when a request has come with the session; nil for one that
-	// was just made.
-	shown *atomic.Bool
+	// key opens what a Stored keeps of the session; only the browser has it.
+	key rp.Secret
+
+	// loaded is about the copy that this was loaded from, or made of.
+	loaded *loaded
 
 	// Seen is when the session was last in use, from which Limits.Idle
 	// counts. It is kept in steps; see Limits.Renew.
 	Seen time.Time
+}
+
+// loaded is what is known of one copy of a session, by all requests that have
+// loaded it.
+type loaded struct {
+	shown atomic.Bool           // whether a request has come with it
+	marks atomic.Pointer[marks] // see Revocations
+
+	record *kept // where a Stored has it from; else nil
 }
 
 // Tokens are what a refresh renews.
@@ -77,6 +91,7 @@ type Tokens struct {
 func New(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
 	s := &Session{
 		ID:       rand.Text(),
+		key:      rp.NewSecret(newKey()),
 		Identity: *who,
 		Claims:   who.Claims(),
 		Tokens:   Tokens{TokenIssued: now, TokenExpiry: grant.Expiry, RefreshToken: grant.RefreshToken, Scope: grant.Scope},
@@ -88,6 +103,22 @@ func New(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
 	return s
 }
 
+// Handle names the session where its ID must not be known: to a store, and to
+// who looks after one.
+func (s *Session) Handle() string {
+	if record := s.record(); record != nil {
+		return record.handle
+	}
+	sum := sha256.Sum256([]byte("pkce_auth session " + s.ID))
+	return hex.EncodeToString(sum[:])
+}
+
+// IsHandle reports whether a text may be the handle of a session.
+func IsHandle(text string) bool {
+	sum, err := hex.DecodeString(text)
+	return err == nil && len(sum) == sha256.Size && text == hex.EncodeToString(sum)
+}
+
 // Refreshed returns the session with the tokens of a refresh. The identity is
 // nil where nothing new is known of the user; then what is known stays.
 func (s *Session) Refreshed(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
@@ -95,7 +126,12 @@ func (s *Session) Refreshed(grant *rp.Grant, who *rp.Identity, now time.Time) *S
 	renewed.Generation++
 	renewed.TokenIssued, renewed.TokenExpiry = now, grant.Expiry
 	renewed.RefreshToken = grant.RefreshToken
-	renewed.IDToken, renewed.shown = rp.Secret{}, nil
+	renewed.loaded = nil
+	if record := s.record(); record != nil {
+		renewed.loaded = &loaded{record: record}
+	} else {
+		renewed.IDToken = rp.Secret{}
+	}
 	renewed.setToken(grant.AccessToken.Reveal())
 	if grant.Scope != "" {
 		renewed.Scope = grant.Scope
@@ -146,7 +182,18 @@ func (s *Session) TokenAlive(now time.Time) bool { return now.Before(s.TokenExpi
 
 // FirstShown reports whether this is the first request that comes with this
 // very copy of the session, as far as this process knows.
-func (s *Session) FirstShown() bool { return s.shown != nil && s.shown.CompareAndSwap(false, true) }
+func (s *Session) FirstShown() bool {
+	return s.loaded != nil && !s.loaded.shown.Load() && s.loaded.shown.CompareAndSwap(false, true)
+}
+
+// record is where the session was loaded from; nil for one that is kept
+// nowhere yet, or in a cookie.
+func (s *Session) record() *kept {
+	if s.loaded == nil {
+		return nil
+	}
+	return s.loaded.record
+}
 
 // Due reports whether the access token should be refreshed, early before its
 // end: 0 means the last fifth of its lifetime, at most a minute. Never in the

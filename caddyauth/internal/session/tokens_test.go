@@ -60,7 +60,7 @@ func TestIDPS26A73RefreshedClaims(t *testing.T) {
 func TestIDPS29SessionExpiry(t *testing.T) {
 	s := newSession(t, "access")
 	s.Ends = begin.Add(time.Minute)
-	data, err := encode(s)
+	data, err := encode(s, false)
 	if err != nil {
 		t.Fatal(err)
 	}

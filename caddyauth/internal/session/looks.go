@@ -1,0 +1,119 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// looks are when the store was asked for revocations.
+type looks struct {
+	used atomic.Int64 // when a request last needed to know, in Unix nanoseconds
+
+	mu     sync.Mutex
+	flight *lookFlight // under way; nil when there is none
+	failed time.Time   // when the last one failed…
+	err    error       // …and why
+}
+
+type lookFlight struct {
+	done chan struct{}
+	err  error
+}
+
+const (
+	// lookTime bounds one question to the store.
+	lookTime = 5 * time.Second
+
+	// lookRetry is how long after a failure the store is asked again.
+	lookRetry = time.Second
+
+	// LookPatience is for how long sessions may be used while the store does
+	// not say which were ended. A short outage is nobody's logout; a long one
+	// must not be a way around them.
+	LookPatience = time.Minute
+
+	// lookIdle is for how long after a request the store is asked on.
+	lookIdle = time.Minute
+)
+
+// Wanted reports whether a request has lately needed to know what was revoked:
+// else nobody has to ask the store.
+func (r *Revocations) Wanted() bool {
+	return r.cfg.Every > 0 && r.cfg.Now().UnixNano()-r.look.used.Load() < int64(lookIdle)
+}
+
+// Every is how often the store is to be asked, by Look; 0 is never.
+func (r *Revocations) Every() time.Duration { return r.cfg.Every }
+
+// Fresh sees to it that what is known is not older than twice the time between
+// two looks. It asks the store itself where nobody has done so, and does not
+// wait for it longer than it has to.
+func (r *Revocations) Fresh(ctx context.Context) error {
+	if r.cfg.Every == 0 {
+		return nil
+	}
+	now := r.cfg.Now().UnixNano()
+	if used := r.look.used.Load(); now-used > int64(lookRetry) {
+		r.look.used.Store(now)
+	}
+	age := time.Duration(now - r.known.read.Load())
+	if age <= 2*r.cfg.Every {
+		return nil
+	}
+	err := r.await(ctx, r.begin(), age)
+	if err != nil && age > LookPatience {
+		return errRevocationsUnknown(err)
+	}
+	return nil
+}
+
+// begin asks the store, if nobody does and it has not failed just now.
+func (r *Revocations) begin() *lookFlight {
+	l := &r.look
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flight != nil {
+		return l.flight
+	}
+	if l.err != nil && r.cfg.Now().Sub(l.failed) < lookRetry {
+		over := &lookFlight{done: make(chan struct{}), err: l.err}
+		close(over.done)
+		return over
+	}
+	f := &lookFlight{done: make(chan struct{})}
+	l.flight = f
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+		defer cancel()
+		f.err = r.Look(ctx)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.flight, l.err, l.failed = nil, f.err, r.cfg.Now()
+		close(f.done)
+	}()
+	return f
+}
+
+var errStoreSlow = errors.New("the store does not answer in time")
+
+// await waits for an answer: not at all while what is known is young enough to
+// go on with, for the store may be slow.
+func (r *Revocations) await(ctx context.Context, f *lookFlight, age time.Duration) error {
+	patience := time.Second
+	if age > LookPatience {
+		patience = lookTime
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return f.err
+	case <-timer.C:
+		return storeError("asking which sessions were ended", errStoreSlow)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
