@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -30,6 +31,7 @@ type App struct {
 	cleanup []func()
 	start   []func()
 	cancel  context.CancelFunc
+	stopped *atomic.Bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -46,6 +48,7 @@ var providerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.parties = make(map[string]*relyingParty)
+	a.stopped = new(atomic.Bool)
 	if err := registerMetrics(ctx); err != nil {
 		return err
 	}
@@ -116,6 +119,7 @@ func (a *App) Start() error {
 	}
 	for _, party := range a.parties {
 		go party.lookAhead(ctx)
+		go party.sweepRegularly(ctx)
 	}
 	return nil
 }
@@ -123,6 +127,7 @@ func (a *App) Start() error {
 // Stop implements caddy.App.
 func (a *App) Stop() error {
 	a.runsNoMore()
+	a.stopped.Store(true)
 	a.cancel()
 	return nil
 }

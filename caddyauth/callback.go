@@ -197,12 +197,13 @@ func (p *relyingParty) supersede(ctx context.Context, before, by *session.Sessio
 		return
 	}
 	p.shared.superseded.Mark(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
-	if p.sessions.stored == nil {
-		return
+	if p.sessions.stored != nil {
+		if err := p.sessions.stored.End(ctx, before.Handle()); err != nil {
+			p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err))
+		}
+		p.remember(ctx, before)
 	}
-	if err := p.sessions.stored.End(ctx, before.Handle()); err != nil {
-		p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err))
-	}
+	p.sayCut(before, p.shared.live.endSession(before.ID, errReplaced, nil), errReplaced)
 }
 
 // checkNotEnded ends a new session that the provider has ended while it was

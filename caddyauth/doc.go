@@ -30,6 +30,7 @@
 //	login.go loginstate.go callback.go formpost.go flights.go logout.go   the flow
 //	sessions.go                            a session's life between login and logout
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
+//	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
 //	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work
 //	secrets.go keys.go stores.go           secrets, keys that make themselves, and where sessions are kept
 //

@@ -1,6 +1,7 @@
 package caddyauth
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -26,13 +27,16 @@ var nop = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 
 // hotRequests makes requests with a live session, as they come from Caddy's
 // server. Each serves once, for the handler changes it.
-func hotRequests(cookies []string, n int) []*http.Request {
+func hotRequests(tb testing.TB, cookies []string, n int) []*http.Request {
 	requests := make([]*http.Request, n)
 	for i := range requests {
 		requests[i] = newRequest("GET", "https://app.test/page?x=1", http.Header{
 			"Cookie": {cookies[0]}, "Accept": {"text/html"}, "User-Agent": {"Mozilla/5.0"}, "Connection": {"keep-alive"},
 			"Accept-Encoding": {"gzip"}, "Accept-Language": {"en"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"},
 		})
+		ctx, cancel := context.WithCancel(requests[i].Context()) // as net/http does; one that can end costs more to derive from
+		tb.Cleanup(cancel)
+		requests[i] = requests[i].WithContext(ctx)
 	}
 	return requests
 }
@@ -53,7 +57,7 @@ func BenchmarkHotPath(b *testing.B) {
 			for b.Loop() {
 				if len(requests) == 0 {
 					b.StopTimer()
-					requests = hotRequests(cookies, 1024)
+					requests = hotRequests(b, cookies, 1024)
 					b.StartTimer()
 				}
 				if err := h.ServeHTTP(w, requests[0], nop); err != nil {
@@ -70,7 +74,31 @@ func BenchmarkHotPath(b *testing.B) {
 func TestPromise6HotPathAllocations(t *testing.T) {
 	const runs, limit = 1000, 8
 	h := newHandler(t, inlineProvider)
-	requests := hotRequests(sessionCookies(t, h, token2k), runs+1)
+	t.Run("for a handler that wants to know when the request ends", func(t *testing.T) {
+		const listening = 4 // more than for others: a context that ends with the session (A82), made only for these
+		listen := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+			_, cancel := context.WithCancel(r.Context())
+			cancel()
+			return nil
+		})
+		measure := func(serve func(http.ResponseWriter, *http.Request) error) float64 {
+			requests := hotRequests(t, sessionCookies(t, h, token2k), runs+1)
+			w := httptest.NewRecorder()
+			return testing.AllocsPerRun(runs, func() {
+				if err := serve(w, requests[0]); err != nil {
+					t.Fatal(err)
+				}
+				requests = requests[1:]
+			})
+		}
+		alone := measure(listen)
+		with := measure(func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, listen) })
+		t.Logf("%v allocations, %v without us", with, alone)
+		if with-alone > 5+listening {
+			t.Errorf("got %v allocations more than without us, want at most %d", with-alone, 5+listening)
+		}
+	})
+	requests := hotRequests(t, sessionCookies(t, h, token2k), runs+1)
 	w := httptest.NewRecorder()
 	forwarded := 0
 	next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {

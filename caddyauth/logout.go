@@ -72,6 +72,7 @@ func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request, revoke
 			continue
 		}
 		p.remember(r.Context(), s)
+		p.sayCut(s, p.shared.live.endSession(s.ID, errLoggedOut, nil), errLoggedOut) // after that, for who enters now looks there
 		newest, _ := p.shared.refresher.Latest(p.flightKey(s), s)
 		latest := *newest
 		if revoke {

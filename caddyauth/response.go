@@ -1,7 +1,10 @@
 package caddyauth
 
 import (
+	"bufio"
 	"io"
+	"math"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,11 +19,16 @@ import (
 // our names is dropped (A21); an answer that sets a cookie of ours is not for
 // caches (A86); and one to an authenticated request that says nothing of
 // caching is for nobody else's.
+//
+// It is also where the answer ends with the session (A82): nothing passes any
+// more, then.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	own         func(cookie string) bool
 	auth        *authState
 	wroteHeader bool
+	webSocket   bool
+	live        liveRequest // of the session, if there is one
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -28,9 +36,15 @@ func (w *responseWriter) WriteHeader(status int) {
 	h := w.Header()
 	switch {
 	case w.wroteHeader:
+	case w.live.ended() != nil:
+		return
 	case status >= 200 || status == http.StatusSwitchingProtocols:
-		w.wroteHeader = true
 		w.adjust(h)
+		if w.live.answer() != nil { // since then: that may take its time
+			return
+		}
+		w.wroteHeader = true
+		w.webSocket = status == http.StatusSwitchingProtocols && strings.EqualFold(h.Get("Upgrade"), "websocket")
 	default: // 1xx, before the answer that counts: no cookie, be it ours or the upstream's
 		cookies := h["Set-Cookie"]
 		delete(h, "Set-Cookie")
@@ -48,6 +62,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if !w.wroteHeader {
 		w.WriteHeader(http.StatusOK)
 	}
+	if why := w.live.ended(); why != nil {
+		return 0, why
+	}
 	return w.ResponseWriter.Write(p)
 }
 
@@ -57,16 +74,45 @@ func (w *responseWriter) FlushError() error {
 	if !w.wroteHeader {
 		w.WriteHeader(http.StatusOK)
 	}
+	if why := w.live.ended(); why != nil {
+		return why
+	}
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
+// copiedAtOnce is how much is copied before anybody looks whether the session
+// goes on. Copying that blocks is freed by a deadline; a fast client would
+// get all of a long answer.
+const copiedAtOnce = 1 << 20
+
 // ReadFrom implements io.ReaderFrom, by which the server may copy without a
 // buffer.
-func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
+func (w *responseWriter) ReadFrom(r io.Reader) (n int64, err error) {
 	if !w.wroteHeader {
 		w.WriteHeader(http.StatusOK)
 	}
-	return w.ResponseWriterWrapper.ReadFrom(r)
+	whole, ok := r.(*io.LimitedReader) // as files come: a limit within a limit would hide them
+	if !ok {
+		whole = &io.LimitedReader{R: r, N: math.MaxInt64}
+	}
+	for {
+		if why := w.live.ended(); why != nil {
+			return n, why
+		}
+		part := io.LimitedReader{R: whole.R, N: min(whole.N, copiedAtOnce)}
+		copied, err := w.ResponseWriterWrapper.ReadFrom(&part)
+		n += copied
+		whole.N -= copied
+		if err != nil || part.N > 0 || whole.N == 0 {
+			return n, err
+		}
+	}
+}
+
+// Hijack implements http.Hijacker. What a handler takes over is cut with the
+// session, too.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.live.hijack(w.ResponseWriter, w.webSocket, func() { w.auth.party.shared.live.leave(&w.live) })
 }
 
 func (w *responseWriter) adjust(h http.Header) {

@@ -37,7 +37,10 @@ type shared struct {
 	memory     store.Memory // what `memory` is
 	revoked    session.Revoked
 	superseded session.Revoked                // by another login in the same browser
+	live       liveRequests                   // with a session
 	keys       atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
+
+	lookFails atomic.Bool // whether the store of revocations does not answer
 
 	// These are said once in a process's life.
 	opaqueToken, noS256, overage, leakedKeys sync.Once

@@ -60,6 +60,9 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 		if err != nil && !needed {
 			a.dormant = s
 		}
+		if errors.Is(err, session.ErrEnded) {
+			p.endRequests(s, err)
+		}
 		return fresh, err
 	}
 	if !s.TokenAlive(now) {
@@ -74,7 +77,9 @@ func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x0
 
 // refreshBy gives what refreshes sessions of a keeper.
 func (p *relyingParty) refreshBy(keeper session.Keeper) func(context.Context, *session.Session) (*session.Session, error) {
-	return func(ctx context.Context, s *session.Session) (*session.Session, error) { return p.refresh(ctx, keeper, s) }
+	return func(ctx context.Context, s *session.Session) (*session.Session, error) {
+		return p.refresh(ctx, keeper, s)
+	}
 }
 
 // refresh asks the provider for new tokens, if nobody else has. It runs once
@@ -100,9 +105,13 @@ func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *se
 	}
 	switch {
 	case err == nil:
+		p.shared.live.learn(renewed)
 		p.logger.Debug("tokens refreshed", zap.String("provider", p.name), zap.String("sub", s.Subject))
 	case errors.Is(err, session.ErrEnded):
 	case errors.Is(err, rp.ErrGrantOver):
+		if p.sessions.stored != nil { // else another instance may well have newer tokens
+			p.remember(ctx, s)
+		}
 		p.logger.Info("session ended: the provider does not refresh its tokens any longer",
 			zap.String("provider", p.name), zap.String("sub", s.Subject), zap.Error(err))
 	default:

@@ -2,6 +2,7 @@ package caddyauth
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // This file is the border to the upstream: what we say of a request begins
@@ -68,12 +70,15 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 	} else {
 		delete(r.Header, "Cookie")
 	}
+	var err error
 	if a.session != nil {
 		h.party.renew(w.Header(), r, a)
 		r.Header["Authorization"] = []string{a.session.Authorization()}
 		h.setIdentityHeaders(r) // without a session there is no identity, not even a constant one
+		err = h.forwardLive(rw, r, next)
+	} else {
+		err = next.ServeHTTP(rw, r)
 	}
-	err := next.ServeHTTP(rw, r)
 	if !rw.wroteHeader { // an error route answers, or net/http does
 		rw.adjust(w.Header())
 	}
@@ -84,6 +89,66 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 		}
 	}
 	return err // as it is: Caddy knows a HandlerError only unwrapped (K3)
+}
+
+// forwardLive hands on a request that carries a session, and cuts it when the
+// session ends (A82). If the answer had begun, it is aborted, so that half of
+// it does not look like the whole; if not, the client gets our refusal, and
+// nothing of what the upstream would have said.
+func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+	p, a, live := h.party, rw.auth, &rw.live
+	live.route, live.judge, live.began = h, p, a.asked
+	live.hold(rw.ResponseWriter, r)
+	p.shared.live.enter(live, a.session)
+	defer func() {
+		why, hijacked := live.let()
+		if !hijacked { // else when the connection is closed
+			p.shared.live.leave(live)
+		}
+		if why == nil || hijacked {
+			return
+		}
+		*r = *r.WithContext(live.context.parent) // an error's routes run with it
+		switch panicked := recover(); {
+		case panicked != nil && panicked != http.ErrAbortHandler: //nolint:errorlint // as net/http compares it
+			panic(panicked)
+		case rw.wroteHeader:
+			panic(http.ErrAbortHandler)
+		}
+		err = h.refuseLate(rw, r)
+	}()
+	if p.sessions.revocations.Has(a.session) { // since it was loaded
+		live.cut(errLoggedOut)
+		return nil
+	}
+	return next.ServeHTTP(rw, r)
+}
+
+// admits implements route.
+func (h *Handler) admits(s *session.Session) bool { return h.party.client.Admits(&s.Identity) }
+
+// keptHeaders are those of the server, and those without which a script could
+// not read an answer of ours.
+var keptHeaders = []string{
+	"Server", "Alt-Svc", "Strict-Transport-Security", "Vary",
+	"Access-Control-Allow-Credentials", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
+}
+
+// refuseLate answers a request whose session has ended before the upstream
+// answered. What the upstream wanted to say may stand in the headers already.
+func (h *Handler) refuseLate(rw *responseWriter, r *http.Request) error {
+	a, header := rw.auth, rw.Header()
+	maps.DeleteFunc(header, func(name string, _ []string) bool { return !slices.Contains(keptHeaders, name) })
+	a.session, a.dormant = nil, nil
+	if a.written = h.party.withoutSession(a.request, a.written); len(a.written) > 0 {
+		header["Set-Cookie"] = slices.Clone(a.written)
+	}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		header.Set("Connection", "close") // nothing more is read from it
+	}
+	err := h.party.refuse(rw.ResponseWriter, r)
+	rw.wroteHeader = err == nil
+	return err
 }
 
 // setIdentityHeaders sets what header_up says. Placeholders are replaced once

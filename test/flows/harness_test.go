@@ -188,7 +188,7 @@ func (w *world) loadFile(text string) error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(config, true)
+	return caddy.Load(withStore(w.t, config), true)
 }
 
 func listenAddress(t testing.TB) string {

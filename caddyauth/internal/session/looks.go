@@ -39,14 +39,16 @@ const (
 	lookIdle = time.Minute
 )
 
-// Wanted reports whether a request has lately needed to know what was revoked:
-// else nobody has to ask the store.
-func (r *Revocations) Wanted() bool {
-	return r.cfg.Every > 0 && r.cfg.Now().UnixNano()-r.look.used.Load() < int64(lookIdle)
+// Due reports whether it is time to ask the store again, by Look.
+func (r *Revocations) Due(now time.Time) bool {
+	return r.cfg.Every > 0 && now.UnixNano()-r.known.read.Load() >= int64(r.cfg.Every)
 }
 
-// Every is how often the store is to be asked, by Look; 0 is never.
-func (r *Revocations) Every() time.Duration { return r.cfg.Every }
+// Wanted reports whether a request has lately needed to know what was revoked:
+// else nobody has to ask the store for it.
+func (r *Revocations) Wanted(now time.Time) bool {
+	return now.UnixNano()-r.look.used.Load() < int64(lookIdle)
+}
 
 // Fresh sees to it that what is known is not older than twice the time between
 // two looks. It asks the store itself where nobody has done so, and does not

@@ -155,6 +155,23 @@ func (k *Stored) fetch(ctx context.Context, known *Session, from load) (*Session
 	return s, nil
 }
 
+// Current returns what the store has of a session now; the very session that is
+// given where that is still all.
+func (k *Stored) Current(ctx context.Context, s *Session) (*Session, error) {
+	return k.fetch(ctx, s, k.cached)
+}
+
+// Near reports whether the store answers from memory, so that it may be asked
+// often.
+func (k *Stored) Near() bool {
+	switch k.cfg.Store.(type) {
+	case store.Cached, *store.Memory:
+		return true
+	default:
+		return false
+	}
+}
+
 // Save implements Keeper. One of all who find at the same time that a session
 // must slide writes it; the others have nothing to do.
 func (k *Stored) Save(ctx context.Context, h http.Header, cookies []string, s *Session) error {
