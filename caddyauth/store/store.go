@@ -18,6 +18,11 @@ import (
 var ErrConflict = errors.New("somebody else has changed the record")
 
 // Record is what is kept under a key.
+//
+// Stores hand out what others read at the same time, and a copy of each token
+// for each request would be a waste: nobody modifies a Value, or the Indexes,
+// that came from a store. What was given to Save is the caller's own again
+// when Save has returned: a store keeps no reference to it.
 type Record struct {
 	// Value is the content: some kilobytes, as a rule, and opaque.
 	Value []byte
@@ -40,31 +45,33 @@ type Record struct {
 // anybody has done: after a Save or a Delete has returned, no Load anywhere
 // gives what was there before.
 //
-// Keys and names of indexes are at most 128 bytes long, of the letters a to z,
-// digits, '-' and '.', and begin with a letter or digit. Keys are as good as
-// random.
+// Keys, names of indexes and names of locks are at most 128 bytes long, of the
+// letters a to z, digits, '-' and '.', and begin with a letter or digit. They
+// are three worlds: a key, an index and a lock of one name have nothing to do
+// with each other. Keys are as good as random.
 //
-// Errors other than those that are named here mean that it cannot be told now:
-// nobody is logged out for them. An answer that does not come is one, too: the
-// methods return when the context ends, and a store that may hang bounds
-// itself besides.
+// Errors other than those that are named here (errors.Is tells, they may be
+// wrapped) mean that it cannot be told now: nobody is logged out for them. An
+// answer that does not come is one, too: the methods return when the context
+// ends, and a store that may hang bounds itself besides.
 type Store interface {
 	// Load returns the record of a key. The error is fs.ErrNotExist when there
 	// is none, or none any more.
 	Load(ctx context.Context, key string) (Record, error)
 
-	// Save keeps a record, if its Version is 1 and there is none, or one more
-	// than the version of the one there is. Else it changes nothing, and the
-	// error is ErrConflict: so nobody overwrites what they have not seen, and
-	// nothing comes back that was deleted. Which of several concurrent Saves of
-	// one version wins is open; all others get ErrConflict.
+	// Save keeps a record, if its Version is 1 and there is none (or none any
+	// more), or one more than the version of the one there is. Else it changes
+	// nothing, and the error is ErrConflict: so nobody overwrites what they have
+	// not seen, and nothing comes back that was deleted. Which of several
+	// concurrent Saves of one version wins is open; all others get ErrConflict.
 	//
 	// After an error that is not ErrConflict, the record may have been kept all
 	// the same. It is found through its Indexes not later than it is loaded.
 	Save(ctx context.Context, key string, record Record) error
 
 	// Delete drops a record, of whatever version, and takes its key out of its
-	// indexes. That there is none is no error.
+	// indexes, if not at once, then within seconds. That there is none is no
+	// error.
 	Delete(ctx context.Context, key string) error
 
 	// Find returns the keys of all records that have the index among their
@@ -78,7 +85,8 @@ type Store interface {
 type Cached interface {
 	Store
 
-	// LoadCached is Load, and may give what was true up to a second ago.
+	// LoadCached is Load, and may give what was true up to a second ago; but
+	// nothing that has expired, which a cache knows without being told.
 	LoadCached(ctx context.Context, key string) (Record, error)
 
 	// FindCached is Find, and may give what was true up to a second ago.
@@ -90,8 +98,9 @@ type Cached interface {
 type Locker interface {
 	// TryLock takes the lock of that name, and never waits for it: ok is false
 	// when somebody else has it. It holds until unlock is called, which may be
-	// done from anywhere, once, and waits for nobody; and if the holder dies,
-	// for at most LockLease.
+	// done from anywhere and waits for nobody: others get the lock then, or a
+	// moment later. Called again, it does nothing, whoever has the lock by then.
+	// If the holder dies, the lock holds for at most LockLease.
 	//
 	// A lock saves work. That nothing is lost when two hold it all the same, as
 	// clocks and networks may have it, is the business of Save.
