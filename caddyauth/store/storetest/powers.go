@@ -56,7 +56,7 @@ func cachedRecords(ctx context.Context, s handles) error {
 		return fmt.Errorf("LoadCached of what was changed a second ago: got version %d and %v, want 2", got.Version, fmt.Sprint(err))
 	}
 	if got, err := cached.LoadCached(ctx, deleted); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("LoadCached of what was deleted a second ago: got version %d and %v, want %v", got.Version, err, fs.ErrNotExist)
+		return fmt.Errorf("LoadCached of what was deleted a second ago: got version %d and %s, want %w", got.Version, fmt.Sprint(err), fs.ErrNotExist)
 	}
 	return cachedExpiry(ctx, s.one, cached)
 }
@@ -77,7 +77,7 @@ func cachedExpiry(ctx context.Context, s store.Store, cached store.Cached) error
 		}
 	}
 	if _, err := cached.LoadCached(ctx, key); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("LoadCached of what has expired: got %v, want %v", err, fs.ErrNotExist)
+		return fmt.Errorf("LoadCached of what has expired: got %s, want %w", fmt.Sprint(err), fs.ErrNotExist)
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func cachedIndexes(ctx context.Context, s handles) error {
 	index := name()
 	for range 3 {
 		if got, err := cached.FindCached(ctx, index); err != nil || len(got) != 0 {
-			return fmt.Errorf("FindCached of an index that nothing is in: got %d keys and %v, want none", len(got), err)
+			return fmt.Errorf("FindCached of an index that nothing is in: got %d keys and %s, want none", len(got), fmt.Sprint(err))
 		}
 	}
 	var keys []string
