@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -98,8 +97,8 @@ type hijackedConn struct {
 	state  atomic.Int32
 	done   chan struct{} // closed when it is cut, and the last word said
 
-	mu     sync.Mutex // over Write
-	frames *frames    // that were sent; nil if it is no WebSocket
+	writing chan struct{} // full while somebody writes: a lock that can be waited for with a limit
+	frames  *frames       // that were sent; nil if it is no WebSocket
 }
 
 // The states of a hijackedConn.
@@ -110,7 +109,7 @@ const (
 )
 
 func newHijackedConn(conn net.Conn, isWebSocket bool, closed func()) *hijackedConn {
-	c := &hijackedConn{Conn: conn, closed: closed, done: make(chan struct{})}
+	c := &hijackedConn{Conn: conn, closed: closed, done: make(chan struct{}), writing: make(chan struct{}, 1)}
 	if isWebSocket {
 		c.frames = new(frames)
 	}
@@ -128,8 +127,8 @@ func (c *hijackedConn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *hijackedConn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing <- struct{}{}
+	defer func() { <-c.writing }()
 	if c.state.Load() != connOpen {
 		return 0, net.ErrClosed
 	}
@@ -174,18 +173,22 @@ func (c *hijackedConn) end() {
 	defer c.Conn.Close() //nolint:errcheck // it is over either way
 	defer close(c.done)
 	// A write that is under way may end its frame, in time.
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(cutTime))
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	_ = c.SetWriteDeadline(time.Now().Add(cutTime))
+	select {
+	case c.writing <- struct{}{}:
+	case <-time.After(2 * cutTime): // a connection that knows no deadlines
+		return
+	}
+	defer func() { <-c.writing }()
 	if c.frames == nil || !c.frames.between() || c.frames.closed {
 		return
 	}
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(cutTime))
+	_ = c.SetWriteDeadline(time.Now().Add(cutTime))
 	if _, err := c.Conn.Write(closeFrame); err != nil {
 		return
 	}
 	// Who closes with bytes unread resets the connection, and the client would
 	// not see the close frame. It answers with its own, and hangs up.
-	_ = c.Conn.SetReadDeadline(time.Now().Add(cutTime))
+	_ = c.SetReadDeadline(time.Now().Add(cutTime))
 	_, _ = io.Copy(io.Discard, c.Conn)
 }
