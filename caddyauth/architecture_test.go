@@ -31,6 +31,10 @@ var arrows = map[string][]string{
 // leaves may import the standard library only.
 var leaves = []string{"caddyauth/internal/claims", "caddyauth/internal/sealed", "caddyauth/store"}
 
+// guests are what only one package may bring along: whoever does not import that
+// package does not carry them.
+var guests = map[string]string{"github.com/redis/rueidis": "caddyauth/redisstore"}
+
 // internals must not import these.
 var forbiddenBelowTheFace = []string{"github.com/caddyserver/", "go.uber.org/zap", "log", "log/slog", "os"}
 
@@ -47,6 +51,11 @@ func TestArrows(t *testing.T) {
 					t.Errorf("%s imports %s, against the arrows", file, own)
 				}
 				continue
+			}
+			for guest, host := range guests {
+				if (path == guest || strings.HasPrefix(path, guest+"/")) && pkg != host {
+					t.Errorf("%s: %s is for %s only", file, path, host)
+				}
 			}
 			if slices.Contains(leaves, pkg) && strings.Contains(path, ".") {
 				t.Errorf("%s: a leaf imports %s", file, path)
