@@ -1,5 +1,5 @@
-// Command caddy is Caddy with its standard modules and pkce_auth, nothing
-// else.
+// Command caddy is Caddy with its standard modules and pkce_auth, that with its
+// store in Redis, and nothing else.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/pkce-auth/caddy-pkce-auth/caddyauth"
+	_ "github.com/pkce-auth/caddy-pkce-auth/caddyauth/redisstore"
 )
 
 func main() { caddycmd.Main() }
