@@ -32,6 +32,7 @@ type App struct {
 	start   []func()
 	cancel  context.CancelFunc
 	stopped *atomic.Bool
+	storage *storageStore // Caddy's, where any provider keeps anything in it: it has to be swept
 }
 
 // CaddyModule returns the Caddy module information.
@@ -116,6 +117,9 @@ func (a *App) Start() error {
 	a.nowRuns()
 	for _, f := range a.start {
 		f()
+	}
+	if a.storage != nil {
+		go a.storage.run(ctx, a.logger)
 	}
 	for _, party := range a.parties {
 		go party.lookAhead(ctx)

@@ -287,7 +287,7 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 		hints:    sealed.NewBox(keys, "hint", binding...),
 		binding:  strings.Join(binding, "\x00"),
 	}
-	in, err := loadStores(ctx, cfg.Session, p.shared)
+	in, err := p.loadStores(ctx, cfg.Session)
 	if err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ type keptIn struct {
 }
 
 // loadStores loads the modules that keep a provider's sessions.
-func loadStores(ctx caddy.Context, s *SessionConfig, sh *shared) (in keptIn, err error) {
+func (p *relyingParty) loadStores(ctx caddy.Context, s *SessionConfig) (in keptIn, err error) {
 	var module any = new(CookieSessions)
 	if s != nil && s.StoreRaw != nil {
 		if module, err = ctx.LoadModule(s, "StoreRaw"); err != nil {
@@ -148,7 +148,7 @@ func loadStores(ctx caddy.Context, s *SessionConfig, sh *shared) (in keptIn, err
 	}
 	cookies, ok := module.(*CookieSessions)
 	if !ok {
-		in.sessions, in.every, err = openStore(module, sh)
+		in.sessions, in.every, err = p.openStore(module)
 		in.revocations = in.sessions
 		if _, ok := module.(*StorageSessions); ok {
 			in.lag = storageLag
@@ -163,21 +163,24 @@ func loadStores(ctx caddy.Context, s *SessionConfig, sh *shared) (in keptIn, err
 	if err != nil {
 		return in, fmt.Errorf("session: revocations: %w", err)
 	}
-	in.revocations, in.every, err = openStore(module, sh)
+	in.revocations, in.every, err = p.openStore(module)
 	if _, ok := module.(*StorageSessions); ok {
 		in.every = storagePoll
 	}
 	return in, err
 }
 
-func openStore(module any, sh *shared) (store.Store, time.Duration, error) {
+func (p *relyingParty) openStore(module any) (store.Store, time.Duration, error) {
 	switch m := module.(type) {
 	case *MemorySessions:
-		return &sh.memory, 0, nil
+		return &p.shared.memory, 0, nil
 	case SessionStore:
 		s, err := m.Store()
 		if err != nil {
 			return nil, 0, fmt.Errorf("session: %w", err)
+		}
+		if storage, ok := s.(*storageStore); ok {
+			p.app.storage = storage
 		}
 		return s, revocationsPoll, nil
 	default:
