@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -16,15 +17,19 @@ import (
 // holder knows, so that nobody gives back what has become another's.
 func (s *redisStore) TryLock(ctx context.Context, name string) (unlock func(), ok bool, err error) {
 	key, token := s.lockKey(name), rand.Text()
+	var unwanted atomic.Bool // we have gone, and may get the lock only now
 	ok, err = call(ctx, s.client, func(ctx context.Context, live rueidis.Client) (bool, error) {
 		err := live.Do(ctx, live.B().Set().Key(key).Value(token).Nx().Px(store.LockLease).Build()).Error()
 		if rueidis.IsRedisNil(err) {
 			return false, nil
 		}
+		if unwanted.Load() {
+			s.client.background(func() { s.unlock(key, token) })
+		}
 		return err == nil, err
 	})
 	if err != nil {
-		// We may have got it without knowing.
+		unwanted.Store(true)
 		s.client.background(func() { s.unlock(key, token) })
 		return nil, false, err
 	}

@@ -31,10 +31,12 @@ func init() { caddy.RegisterModule(Sessions{}) }
 // out, and requests that need a session get 503; Caddy starts without it, and
 // finds it when it is there.
 //
-// Set Redis' `maxmemory-policy` to `noeviction` or `volatile-ttl`: what it
-// evicts is a logout. An ACL user needs the keys of the `key_prefix` and the
-// commands `+@connection +get +set +del +zadd +zrem +zrange +zremrangebyscore
-// +pexpire +pttl +eval +evalsha +time +role`, in a cluster `+cluster` as well.
+// Set Redis' `maxmemory-policy` to `noeviction`: a session that it evicts is a
+// logout. Its replicas are a moment behind: what has changed in that moment,
+// a logout included, is lost when a replica takes over. An ACL user needs the
+// keys of the `key_prefix` and the commands `+@connection +get +set +del +zadd
+// +zrem +zrange +zremrangebyscore +pexpire +pttl +eval +evalsha +time`, with
+// Sentinels `+role` and in a cluster `+cluster` as well.
 type Sessions struct {
 	// Where Redis is, as `host:port`: of the Sentinels, if there are any; of some
 	// of a cluster's nodes; else of the one Redis. `{env.NAME}` and
