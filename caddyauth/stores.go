@@ -241,7 +241,8 @@ func newStored(in keptIn, cookie sealed.Cookie, limits session.Limits, cfg keepe
 }
 
 // howToMendStore is what helps whenever a session store does not answer.
-const howToMendStore = "make the session store reachable and writable; until then requests get 503, and nobody is logged out"
+const howToMendStore = "make the session store reachable and writable (for cookie sessions, which need it for revocations only, there is revocations memory); " +
+	"nobody is logged out for it"
 
 // providerTag names a provider's sessions where nobody needs to know whose they
 // are.

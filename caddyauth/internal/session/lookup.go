@@ -114,13 +114,13 @@ func (s *Summary) matches(who Selector) bool {
 	return (who.Subject == "" || s.Subject == who.Subject) && (who.ProviderID == "" || s.ProviderID == who.ProviderID)
 }
 
-// EndAll drops the sessions that are meant and began no later than at a given
-// time, and returns them. Where it fails, some may be gone already.
+// EndAll drops the sessions that are meant and began before a given time, and
+// returns them. Where it fails, some may be gone already.
 func (k *Stored) EndAll(ctx context.Context, who Selector, began time.Time) ([]Summary, error) {
 	found, err := k.Sessions(ctx, who)
 	var ended []Summary
 	for _, s := range found {
-		if s.Created.After(began) {
+		if !s.Created.Before(began.Truncate(time.Millisecond)) {
 			continue
 		}
 		if err := k.End(ctx, s.Handle); err != nil {

@@ -21,8 +21,8 @@ import (
 // store, where all processes that share it read them; what it says is known
 // here without asking it.
 //
-// A revocation is for one session, or for all sessions of a subject, or of a
-// session of the provider's, that began no later than it.
+// A revocation is for one session, or for all sessions of a subject, of a
+// session of the provider's, or of everybody, that began before it.
 type Revocations struct {
 	cfg   RevocationsConfig
 	known *Revoked
@@ -60,7 +60,7 @@ type Revoked struct {
 	read    atomic.Int64 // when a store last answered, in Unix nanoseconds
 }
 
-// revocation is of all sessions with a mark that began no later than since.
+// revocation is of all sessions with a mark that began before since.
 type revocation struct {
 	since  time.Time
 	forget time.Time // when nothing is left that it revokes
@@ -117,7 +117,7 @@ func (r *Revoked) revokes(marks []string, began time.Time) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, mark := range marks {
-		if known, ok := r.marks[mark]; ok && !began.After(known.since) {
+		if known, ok := r.marks[mark]; ok && began.Before(known.since) {
 			return true
 		}
 	}
@@ -180,8 +180,7 @@ func (r *Revocations) Revoke(ctx context.Context, handle string) error {
 	return r.revoke(ctx, markSession, handle, r.cfg.Now().Add(r.cfg.Keep))
 }
 
-// RevokeAll ends the sessions that are meant and began no later than at a given
-// time. Where a subject and a session of the provider's are named, the latter
+// RevokeAll ends the sessions that are meant and began before a given time. Where a subject and a session of the provider's are named, the latter
 // counts. What is said of its error at Revoke holds here, too.
 func (r *Revocations) RevokeAll(ctx context.Context, who Selector, began time.Time) error {
 	kind, name := who.index()
@@ -193,6 +192,7 @@ func (r *Revocations) revoke(ctx context.Context, kind, name string, began time.
 	if err != nil {
 		return err
 	}
+	began = began.Truncate(time.Millisecond) // as it is kept, and as sessions are
 	now := r.cfg.Now()
 	mark, until := kind+"-"+tags[0], now.Add(r.cfg.Keep)
 	r.known.add(mark, began, now, until)
