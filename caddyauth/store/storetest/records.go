@@ -22,7 +22,7 @@ func absent(ctx context.Context, s handles) error {
 		return fmt.Errorf("Delete of what does not exist: got %w, want no error", err)
 	}
 	if got, err := s.one.Find(ctx, name()); err != nil || len(got) != 0 {
-		return fmt.Errorf("Find of an index that nothing is in: got %d keys and %v, want none", len(got), err)
+		return fmt.Errorf("Find of an index that nothing is in: got %d keys and %s, want none", len(got), fmt.Sprint(err))
 	}
 	return s.lacks(ctx, key)
 }

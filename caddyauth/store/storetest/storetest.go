@@ -122,7 +122,7 @@ func save(ctx context.Context, s store.Store, key string, r store.Record) error 
 // conflicts tries to save what must not be saved.
 func conflicts(ctx context.Context, s store.Store, key string, r store.Record) error {
 	if err := s.Save(ctx, key, r); !errors.Is(err, store.ErrConflict) {
-		return fmt.Errorf("Save of version %d of %s: got %v, want %v", r.Version, key, err, store.ErrConflict)
+		return fmt.Errorf("Save of version %d of %s: got %s, want %w", r.Version, key, fmt.Sprint(err), store.ErrConflict)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (s handles) holds(ctx context.Context, key string, want store.Record) error
 func (s handles) lacks(ctx context.Context, key string) error {
 	for _, handle := range []store.Store{s.one, s.two} {
 		if got, err := handle.Load(ctx, key); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("Load of %s: got version %d and %v, want %v", key, got.Version, err, fs.ErrNotExist)
+			return fmt.Errorf("Load of %s: got version %d and %s, want %w", key, got.Version, fmt.Sprint(err), fs.ErrNotExist)
 		}
 	}
 	return nil
