@@ -112,7 +112,7 @@ func (s *storageStore) Load(ctx context.Context, key string) (store.Record, erro
 		return store.Record{}, err
 	}
 	var found storedState // of the goroutine, until the answer is there
-	err := s.reads.ask(ctx, storageReadBound, func(ctx context.Context) (err error) {
+	err := s.reads.ask(ctx, func(ctx context.Context) (err error) {
 		found, err = s.read(ctx, sessionPath(key))
 		return err
 	})
@@ -139,7 +139,7 @@ func (s *storageStore) Save(ctx context.Context, key string, r store.Record) err
 	}
 	r.Indexes = slices.Clone(r.Indexes) // the caller may be gone before they are written
 	data := encodeRecord(r)
-	return s.writes.do(ctx, storageWriteBound, func(ctx context.Context) error {
+	return s.writes.do(ctx, func(ctx context.Context) error {
 		return s.exclusively(ctx, change{
 			path: sessionPath(key),
 			check: func(kept storedState) error {
@@ -192,7 +192,7 @@ func (s *storageStore) Delete(ctx context.Context, key string) error {
 	if err := checkNames(key); err != nil {
 		return err
 	}
-	return s.writes.do(ctx, storageWriteBound, func(ctx context.Context) error {
+	return s.writes.do(ctx, func(ctx context.Context) error {
 		err := s.exclusively(ctx, change{
 			path: sessionPath(key),
 			check: func(kept storedState) error {
@@ -231,7 +231,7 @@ func (s *storageStore) Find(ctx context.Context, index string) ([]string, error)
 		return nil, err
 	}
 	var paths []string // of the goroutine, until the answer is there
-	err := s.reads.ask(ctx, storageReadBound, func(ctx context.Context) (err error) {
+	err := s.reads.ask(ctx, func(ctx context.Context) (err error) {
 		paths, err = s.list(ctx, path.Dir(indexPath(index, "")))
 		return err
 	})

@@ -23,7 +23,7 @@ func (s *storageStore) TryLock(ctx context.Context, name string) (unlock func(),
 	}
 	l := &lease{s: s, path: leasePath(name), holder: rand.Text(), over: make(chan struct{})}
 	var settled atomic.Bool // by the caller who gets it, or who has left
-	err = s.writes.do(ctx, storageWriteBound, func(ctx context.Context) error {
+	err = s.writes.do(ctx, func(ctx context.Context) error {
 		err := s.exclusively(ctx, l.take())
 		if err == nil && !settled.CompareAndSwap(false, true) {
 			return s.exclusively(ctx, l.giveBack())
@@ -32,7 +32,7 @@ func (s *storageStore) TryLock(ctx context.Context, name string) (unlock func(),
 	})
 	switch {
 	case err == nil:
-		go l.keep()
+		go l.keep() //nolint:gosec // the lease outlives the call that took it
 		return sync.OnceFunc(l.unlock), true, nil
 	case errors.Is(err, errLocked):
 		return nil, false, nil
@@ -105,7 +105,7 @@ func (l *lease) keep() {
 			return
 		case <-ticker.C:
 		}
-		err := l.s.writes.do(context.Background(), storageWriteBound, func(ctx context.Context) error {
+		err := l.s.writes.do(context.Background(), func(ctx context.Context) error {
 			return l.s.exclusively(ctx, l.renew())
 		})
 		if errors.Is(err, errNothingToDo) {
@@ -119,7 +119,7 @@ func (l *lease) keep() {
 func (l *lease) unlock() {
 	close(l.over)
 	go func() {
-		_ = l.s.writes.do(context.Background(), storageWriteBound, func(ctx context.Context) error {
+		_ = l.s.writes.do(context.Background(), func(ctx context.Context) error {
 			return l.s.exclusively(ctx, l.giveBack())
 		})
 	}()

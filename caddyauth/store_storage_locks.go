@@ -34,15 +34,16 @@ var (
 // slots bound how many calls are under way, for a storage may hang for ever.
 type slots chan struct{}
 
-// ask waits for what a function does, until the context ends or the bound is
+// ask waits for what a function reads, until the context ends or the bound is
 // reached; then the function goes on by itself, with its context cancelled.
-func (s slots) ask(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
-	return s.run(ctx, ctx, bound, f)
+func (s slots) ask(ctx context.Context, f func(context.Context) error) error {
+	return s.run(ctx, ctx, storageReadBound, f)
 }
 
-// do is ask for what is not to be interrupted when the caller has left.
-func (s slots) do(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
-	return s.run(ctx, context.WithoutCancel(ctx), bound, f)
+// do is ask for what writes, and is not to be interrupted when the caller has
+// left.
+func (s slots) do(ctx context.Context, f func(context.Context) error) error {
+	return s.run(ctx, context.WithoutCancel(ctx), storageWriteBound, f)
 }
 
 func (s slots) run(ctx, inner context.Context, bound time.Duration, f func(context.Context) error) error {
@@ -169,7 +170,7 @@ func (s *storageStore) obtain(ctx context.Context, name string, patience time.Du
 			return nil
 		}
 		if patience <= 0 {
-			go s.mend(name)
+			go s.mend(name) //nolint:gosec // after the call, which does not wait for it
 			return errors.Join(errLocked, lockError(err))
 		}
 		if waited := time.Since(start); waited > patience/4 {
@@ -190,7 +191,7 @@ func (s *storageStore) lock(ctx context.Context, name string, patience time.Dura
 // mend sees to it that a lock which could not be had at once can be had some
 // time: see obtain.
 func (s *storageStore) mend(name string) {
-	_ = s.writes.do(context.Background(), storageWriteBound, func(ctx context.Context) error {
+	_ = s.writes.do(context.Background(), func(ctx context.Context) error {
 		release, err := s.mine.take(ctx, name, true)
 		if err != nil {
 			return err // somebody is about it

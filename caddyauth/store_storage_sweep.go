@@ -72,7 +72,7 @@ func (s *storageStore) walk(ctx context.Context, root string, visit func(context
 			err = failed
 		}
 		for _, at := range paths {
-			failed := s.writes.do(ctx, storageWriteBound, func(ctx context.Context) error { return visit(ctx, at) })
+			failed := s.writes.do(ctx, func(ctx context.Context) error { return visit(ctx, at) })
 			if failed != nil && !errors.Is(failed, errNothingToDo) && err == nil {
 				err = fmt.Errorf("%s: %w", at, failed)
 			}
@@ -86,7 +86,7 @@ func (s *storageStore) walk(ctx context.Context, root string, visit func(context
 
 func (s *storageStore) ls(ctx context.Context, folder string) (paths []string, err error) {
 	var found []string // of the goroutine, until the answer is there
-	err = s.reads.ask(ctx, storageReadBound, func(ctx context.Context) (err error) {
+	err = s.reads.ask(ctx, func(ctx context.Context) (err error) {
 		found, err = s.list(ctx, folder)
 		return err
 	})

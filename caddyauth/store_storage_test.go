@@ -716,3 +716,38 @@ func TestStorageModule(t *testing.T) {
 		}
 	}
 }
+
+// certmagic's file storage keeps a lock file fresh for a while after it was
+// given back, whoever has made it anew: if that one dies, the lock is stuck
+// while the first one lives. So no lock is asked for twice.
+func TestStorageLocksHaveNewNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMapStorage()
+		s := newStorageStore(storage, time.Now)
+		names := map[string]bool{}
+		storage.fault(func(op, name string) error {
+			if op == "lock" {
+				if names[name] {
+					t.Errorf("lock %s is taken twice", name)
+				}
+				names[name] = true
+			}
+			return nil
+		})
+		for version := uint64(1); version <= 5; version++ {
+			if err := s.Save(t.Context(), "key", lasting(version, "x")); err != nil {
+				t.Fatal(err)
+			}
+			unlock, ok, err := s.TryLock(t.Context(), "key")
+			if err != nil || !ok {
+				t.Fatalf("TryLock: got %v and %v, want the lock", ok, err)
+			}
+			time.Sleep(20 * time.Second) // renewed meanwhile
+			unlock()
+			synctest.Wait()
+		}
+		if len(names) < 15 {
+			t.Errorf("got %d locks, want one for each change", len(names))
+		}
+	})
+}
