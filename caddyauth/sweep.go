@@ -90,7 +90,7 @@ func (p *relyingParty) overdueInStore(ctx context.Context, s *session.Session, w
 	case errors.Is(err, session.ErrNone):
 		return s, errLoggedOut
 	case err != nil:
-		return s, nil // that cannot be told now, and is asked again
+		return s, nil //nolint:nilerr // that cannot be told now, and is asked again
 	case current != s:
 		current = p.shared.live.learn(current)
 		return current, p.overdue(current, now)

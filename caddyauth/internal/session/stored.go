@@ -370,7 +370,9 @@ func (k *Stored) keep(ctx context.Context, s *Session) (*Session, error) {
 			case err == nil && current.Generation >= s.Generation:
 				return current, nil
 			case err == nil: // it slid meanwhile
-				record = current.record()
+				slid := *s
+				slid.Seen = current.Seen
+				s, record = &slid, current.record()
 			}
 		}
 		if errors.Is(err, ErrEnded) {
