@@ -2,6 +2,7 @@ package caddyauth
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -149,7 +150,14 @@ func (l *lifeline) hijack(w http.ResponseWriter, isWebSocket bool, closed func()
 		return conn, buf, err
 	}
 	l.conn = newHijackedConn(conn, isWebSocket, closed)
-	buf.Writer.Reset(l.conn) // it is empty; what the client has sent stands in buf.Reader and stays there
+	buf.Writer.Reset(l.conn)                       // it is empty
+	if ahead := buf.Reader.Buffered(); ahead > 0 { // the client has sent more than its request
+		sent, _ := buf.Peek(ahead)
+		buf.Reader.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(sent)), l.conn))
+		_, _ = buf.Peek(ahead) // so that it is there again for who asks how much
+	} else {
+		buf.Reader.Reset(l.conn)
+	}
 	return l.conn, buf, nil
 }
 

@@ -291,7 +291,7 @@ func TestA82CopiesEnd(t *testing.T) {
 			w := &responseWriter{wroteHeader: true}
 			rec := httptest.NewRecorder()
 			w.ResponseWriter = rec
-			var from io.Reader = io.LimitReader(new(endless), size)
+			from := io.LimitReader(new(endless), size)
 			if !limited {
 				from = struct{ io.Reader }{from}
 			}

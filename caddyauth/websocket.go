@@ -97,7 +97,8 @@ type hijackedConn struct {
 	state  atomic.Int32
 	done   chan struct{} // closed when it is cut, and the last word said
 
-	writing chan struct{} // full while somebody writes: a lock that can be waited for with a limit
+	reading chan struct{} // full while somebody reads: a lock that can be waited for with a limit
+	writing chan struct{} // likewise
 	frames  *frames       // that were sent; nil if it is no WebSocket
 }
 
@@ -109,7 +110,7 @@ const (
 )
 
 func newHijackedConn(conn net.Conn, isWebSocket bool, closed func()) *hijackedConn {
-	c := &hijackedConn{Conn: conn, closed: closed, done: make(chan struct{}), writing: make(chan struct{}, 1)}
+	c := &hijackedConn{Conn: conn, closed: closed, done: make(chan struct{}), reading: make(chan struct{}, 1), writing: make(chan struct{}, 1)}
 	if isWebSocket {
 		c.frames = new(frames)
 	}
@@ -118,6 +119,11 @@ func newHijackedConn(conn net.Conn, isWebSocket bool, closed func()) *hijackedCo
 
 // Read implements net.Conn. What comes after a cut goes nowhere.
 func (c *hijackedConn) Read(p []byte) (int, error) {
+	c.reading <- struct{}{}
+	defer func() { <-c.reading }()
+	if c.state.Load() != connOpen {
+		return 0, net.ErrClosed
+	}
 	n, err := c.Conn.Read(p)
 	if c.state.Load() != connOpen {
 		return 0, net.ErrClosed
@@ -174,9 +180,7 @@ func (c *hijackedConn) end() {
 	defer close(c.done)
 	// A write that is under way may end its frame, in time.
 	_ = c.SetWriteDeadline(time.Now().Add(cutTime))
-	select {
-	case c.writing <- struct{}{}:
-	case <-time.After(2 * cutTime): // a connection that knows no deadlines
+	if !lockSoon(c.writing) {
 		return
 	}
 	defer func() { <-c.writing }()
@@ -190,5 +194,20 @@ func (c *hijackedConn) end() {
 	// Who closes with bytes unread resets the connection, and the client would
 	// not see the close frame. It answers with its own, and hangs up.
 	_ = c.SetReadDeadline(time.Now().Add(cutTime))
-	_, _ = io.Copy(io.Discard, c.Conn)
+	if lockSoon(c.reading) {
+		_, _ = io.Copy(io.Discard, c.Conn)
+		<-c.reading
+	}
+}
+
+// lockSoon takes a lock, or gives up on a connection that knows no deadlines.
+func lockSoon(lock chan struct{}) bool {
+	timer := time.NewTimer(2 * cutTime)
+	defer timer.Stop()
+	select {
+	case lock <- struct{}{}:
+		return true
+	case <-timer.C:
+		return false
+	}
 }

@@ -235,8 +235,8 @@ func TestA82K8StreamsOfAnOldConfiguration(t *testing.T) {
 }
 
 // webSocket opens a socket, with the browser's cookies, and returns what comes
-// after the 101.
-func (w *world) webSocket(b *browser) (net.Conn, *bufio.Reader) {
+// after the 101. What is early is sent before it.
+func (w *world) webSocket(b *browser, early string) (net.Conn, *bufio.Reader) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.site, "http://"))
 	if err != nil {
@@ -244,8 +244,8 @@ func (w *world) webSocket(b *browser) (net.Conn, *bufio.Reader) {
 	}
 	w.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(cutPatience))
-	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\nCookie: %s\r\n\r\n",
-		strings.TrimPrefix(w.site, "http://"), b.cookieHeader(w))
+	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\nCookie: %s\r\n\r\n%s",
+		strings.TrimPrefix(w.site, "http://"), b.cookieHeader(w), early)
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -292,8 +292,8 @@ func TestA82LogoutClosesWebSockets(t *testing.T) {
 			b, other := w.browser(), w.browser()
 			b.login(w, "/")
 			other.login(w, "/")
-			conn, r := w.webSocket(b)
-			othersConn, others := w.webSocket(other)
+			conn, r := w.webSocket(b, "")
+			othersConn, others := w.webSocket(other, "")
 			for _, r := range []*bufio.Reader{r, others} {
 				got := make([]byte, len(tc.sent))
 				if _, err := io.ReadFull(r, got); err != nil || string(got) != tc.sent {
@@ -318,9 +318,50 @@ func TestA82LogoutClosesWebSockets(t *testing.T) {
 			_ = othersConn.Close()
 			<-heard
 			// Caddy is done with both before the test stops it.
-			w.eventually("Caddy notes both sockets", func() bool { return strings.Count(w.log(), `"status":101`) >= 2 })
+			w.eventually("Caddy notes both sockets", func() bool {
+				noted := 0
+				for line := range strings.Lines(w.log()) {
+					if strings.Contains(line, "http.log.access") && strings.Contains(line, `"status":101`) {
+						noted++
+					}
+				}
+				return noted == 2
+			})
 		})
 	}
+}
+
+// What a client sends before it has seen the 101 is not lost.
+func TestWebSocketEarlyBytes(t *testing.T) {
+	w := newWorld(t)
+	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			fmt.Fprintf(rw, "upstream %s", r.RequestURI)
+			return
+		}
+		conn, buf, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(buf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_ = buf.Flush()
+		for range 2 {
+			line, _ := buf.ReadString('\n')
+			fmt.Fprint(buf, "echo ", line)
+			_ = buf.Flush()
+		}
+	})
+	w.caddy(guarded)
+	b := w.browser()
+	b.login(w, "/")
+	conn, r := w.webSocket(b, "early\n")
+	fmt.Fprint(conn, "late\n")
+	if got, _ := io.ReadAll(r); string(got) != "echo early\necho late\n" {
+		t.Errorf("got %q", got)
+	}
+	w.logged("http.log.access", `"uri":"/ws"`, `"status":101`)
 }
 
 // A82: a download is cut though the handler, file_server, never looks whether
