@@ -155,7 +155,7 @@ func TestA82EndingAndLeavingAtOnce(t *testing.T) {
 				r.hold(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x")))
 				_ = r.answer()
 				p.shared.live.enter(r, s)
-				if p.shared.revocations.Has(s.ID) { // as forwardLive looks
+				if p.sessions.revocations.Has(s) { // as forwardLive looks
 					r.cut(errLoggedOut)
 				}
 				if n%2 == 0 { // the others leave while it ends
@@ -171,7 +171,7 @@ func TestA82EndingAndLeavingAtOnce(t *testing.T) {
 				w.mu.Unlock()
 			})
 		}
-		p.shared.revocations.Add(s.ID, time.Now(), time.Now().Add(time.Hour))
+		p.remember(t.Context(), s)
 		p.shared.live.endSession(s.ID, errLoggedOut, nil)
 		close(ended)
 		wg.Wait()
@@ -267,7 +267,7 @@ func TestA82NobodyEntersAfterTheEnd(t *testing.T) {
 	if a.session, err = h.party.load(r, a, true); err != nil {
 		t.Fatal(err)
 	}
-	h.party.shared.revocations.Add(a.session.ID, time.Now(), time.Now().Add(time.Hour))
+	h.party.remember(t.Context(), a.session)
 	w := httptest.NewRecorder()
 	err = h.forward(w, r, a, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 		t.Error("it was forwarded")
@@ -413,7 +413,7 @@ func TestA82SessionsThatAreOver(t *testing.T) {
 	same := func(*session.Session) {}
 	stranger := with("r", func(s *session.Session) { s.Identity = rp.Identity{Subject: "alice"} })
 	revoked := with("r", same)
-	p.shared.revocations.Add(revoked.ID, start, start.Add(time.Hour))
+	p.remember(t.Context(), revoked)
 	refused := with("r", func(s *session.Session) { s.TokenExpiry = start.Add(time.Second) })
 	_, _, err = p.shared.refresher.Fresh(t.Context(), refused, session.Refresh{
 		Key: p.flightKey(refused), Now: start.Add(2 * time.Second),
