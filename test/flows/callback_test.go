@@ -438,13 +438,22 @@ func TestIDPS34A76LoginStatesAreBounded(t *testing.T) {
 	if a := b.open(callback); a.StatusCode != http.StatusOK {
 		t.Errorf("the latest login: got status %d", a.StatusCode)
 	}
-	// Fifty at once, then one more.
+	// Fifty at once, of which none knows the others' cookies, then one more.
 	b = w.browser()
 	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() { (&browser{t: t, jar: b.jar}).visit(w.site + "/parallel") })
+	tabs := make([]*browser, 50)
+	for i := range tabs {
+		tabs[i] = w.browser()
+		wg.Go(func() { tabs[i].visit(w.site + "/parallel") })
 	}
 	wg.Wait()
+	site, err := url.Parse(w.site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tab := range tabs {
+		b.jar.SetCookies(site, tab.jar.Cookies(site))
+	}
 	if got := len(b.loginStates(w.site)); got != 50 {
 		t.Fatalf("got %d login states, want 50 at first", got)
 	}

@@ -12,6 +12,7 @@ import (
 // Promise 3: what a refresh brought goes out with an error, too.
 func TestPromise3ErrorAnswersDeliver(t *testing.T) {
 	w := newWorld(t)
+	w.notIn("memory") // which does not outlive a restart
 	load := w.reloads()
 	load("refresh 1h")
 	b := w.browser()
@@ -38,6 +39,7 @@ func TestPromise3ErrorAnswersDeliver(t *testing.T) {
 // Promise 3: and with the answer to a request that needed no session.
 func TestPromise3BypassedRequestsDeliver(t *testing.T) {
 	w := newWorld(t)
+	w.notIn("memory", "storage") // where nothing has to be delivered
 	load := w.reloads()
 	load("bypass /static/*")
 	b := w.browser()
@@ -61,6 +63,7 @@ func TestPromise3BypassedRequestsDeliver(t *testing.T) {
 // Promise 3: and with a callback that leads on.
 func TestPromise3CallbacksDeliver(t *testing.T) {
 	w := newWorld(t)
+	w.notIn("memory", "storage") // where nothing has to be delivered
 	load := w.reloads()
 	load("timeout 5s")
 	b := w.browser()
@@ -165,6 +168,7 @@ func TestPromise3RefreshedTokensAreDelivered(t *testing.T) {
 	for name, upstream := range map[string]time.Duration{"fast upstream": 0, "slow upstream": 600 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.notIn("memory") // which does not outlive a restart
 			load := w.reloads()
 			load("refresh 1h")
 			b := w.browser()
@@ -210,6 +214,7 @@ func TestPromise3RefreshedTokensAreDelivered(t *testing.T) {
 // where newer ones are.
 func TestSlowAnswersBringNoOldTokensBack(t *testing.T) {
 	w := newWorld(t)
+	w.notIn("memory") // which does not outlive a restart
 	load := w.reloads()
 	load("session {\nidle 10s\n}")
 	w.op.Misbehave(provider.Faults{TokenResponse: func(doc map[string]any) { doc["expires_in"] = 4 }})

@@ -13,6 +13,7 @@ import (
 // restart.
 func TestGeneratedKeySurvivesARestart(t *testing.T) {
 	w := newWorld(t)
+	w.notIn("memory") // which does not outlive a restart
 	load := w.reloads()
 	load("timeout 5s")
 	keys := func() []string {
@@ -58,6 +59,7 @@ func TestGeneratedKeySurvivesARestart(t *testing.T) {
 // logged out, the log says what to do, and it heals by itself.
 func TestGeneratedKeyWithoutStorage(t *testing.T) {
 	w := newWorld(t)
+	w.notIn("memory") // which does not outlive a restart
 	load := w.reloads()
 	load("timeout 5s")
 	b := w.browser()

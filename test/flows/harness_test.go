@@ -30,6 +30,7 @@ type world struct {
 	upstream  *upstream
 	dir       string
 	site      string // the origin of the site, once Caddy runs
+	store     string // of sessions, where the configuration names none; empty: the default
 	mu        sync.Mutex
 	browsers  []*browser
 	reloading bool
@@ -45,7 +46,7 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, op: op, upstream: newUpstream(t), dir: t.TempDir()}
+	w := &world{t: t, op: op, upstream: newUpstream(t), dir: t.TempDir(), store: storeOfAll}
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping Caddy: %v", err)
@@ -188,7 +189,7 @@ func (w *world) loadFile(text string) error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(withStore(w.t, config), true)
+	return caddy.Load(w.withStore(config), true)
 }
 
 func listenAddress(t testing.TB) string {

@@ -3,6 +3,7 @@ package flows
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -11,38 +12,65 @@ import (
 // else the default. `make stores` walks them with the others.
 var storeOfAll = os.Getenv("PKCE_AUTH_TEST_STORE")
 
-// withStore gives every provider of a configuration the store of all.
-func withStore(t testing.TB, config []byte) []byte {
+// everyStore are the stores that need nothing to run.
+var everyStore = []string{"cookie", "memory", "storage"}
+
+// inEveryStore walks a journey once with each.
+func inEveryStore(t *testing.T, walk func(*world)) {
 	t.Helper()
-	if storeOfAll == "" {
+	for _, kind := range everyStore {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			w.store = kind
+			walk(w)
+		})
+	}
+}
+
+// notIn walks the journey with sessions in cookies, where it is not for the
+// store of all.
+func (w *world) notIn(kinds ...string) {
+	if slices.Contains(kinds, w.store) {
+		w.store = "cookie"
+	}
+}
+
+// stored reports whether sessions are in a store, and the browser has a ticket
+// that stays the same.
+func (w *world) stored() bool { return w.store != "" && w.store != "cookie" }
+
+// withStore gives every provider of a configuration the world's store.
+func (w *world) withStore(config []byte) []byte {
+	w.t.Helper()
+	if w.store == "" {
 		return config
 	}
 	var parsed map[string]any
 	if err := json.Unmarshal(config, &parsed); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	apps, _ := parsed["apps"].(map[string]any)
 	if app, ok := apps["pkce_auth"].(map[string]any); ok {
 		for _, p := range app["providers"].(map[string]any) {
-			setStore(p.(map[string]any))
+			w.setStore(p.(map[string]any))
 		}
 	}
-	inlineProviders(apps["http"], setStore)
+	inlineProviders(apps["http"], w.setStore)
 	config, err := json.Marshal(parsed)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	return config
 }
 
-func setStore(provider map[string]any) {
+func (w *world) setStore(provider map[string]any) {
 	s, ok := provider["session"].(map[string]any)
 	if !ok {
 		s = map[string]any{}
 		provider["session"] = s
 	}
 	if s["store"] == nil {
-		s["store"] = map[string]any{"kind": storeOfAll}
+		s["store"] = map[string]any{"kind": w.store}
 	}
 }
 
