@@ -11,7 +11,7 @@ DEX     := $(BIN)/dex
 # The tests listen on loopback only, and end what they start.
 TESTFLAGS ?= -race -count=1
 
-.PHONY: help demo test setup vet lint unit flips cover noskips xcaddy fuzz e2e bench fmt build clean
+.PHONY: help demo test setup vet lint unit stores flips cover noskips xcaddy fuzz e2e bench fmt build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -19,7 +19,7 @@ help:
 demo:
 	@$(GO) run ./test/demo
 
-test: setup vet lint noskips unit flips cover xcaddy fuzz e2e
+test: setup vet lint noskips unit stores flips cover xcaddy fuzz e2e
 	@echo "all tests passed"
 
 # setup installs what the tests need and the machine has not: as root on
@@ -45,6 +45,15 @@ noskips:
 
 unit:
 	$(GO) test $(TESTFLAGS) ./...
+
+# `make unit` walks the journeys of test/flows with sessions in cookies: once
+# more with each other store that needs nothing to run. Without the race
+# detector, which has seen that code by then.
+stores:
+	@for store in memory storage; do \
+		echo "sessions in $$store"; \
+		PKCE_AUTH_TEST_STORE=$$store $(GO) test -count=1 ./test/flows || exit 1; \
+	done
 
 # Takes the checks of ID tokens and logout tokens out, one at a time: a test
 # must notice each.
