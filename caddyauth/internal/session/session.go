@@ -41,7 +41,9 @@ type Session struct {
 	// it has just come.
 	IDToken rp.Secret
 
-	// Created is when the login ended, from which Limits.Lifetime counts.
+	// Created is when the browser came back with a login, from which
+	// Limits.Lifetime counts: what ends sessions that began by a later time
+	// ends this one, too, be it that its tokens were still being fetched then.
 	Created time.Time
 
 	// key opens what a Stored keeps of the session; only the browser has it.
