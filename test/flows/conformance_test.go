@@ -390,3 +390,46 @@ func TestM136R41OIDCCRPInitiatedLogout(t *testing.T) {
 		})
 	}
 }
+
+// The plan Back-Channel RP, oidcc-client-back-channel-logout-rp-basic: the first
+// module wants a logout, all others a refusal.
+func TestM120M127OIDCCBackChannelLogout(t *testing.T) {
+	const prefix = "oidcc-client-test-rp-backchannel-rpinitlogout"
+	for module, fault := range map[string]string{
+		prefix:                  "",
+		prefix + "-alg-none":    "M121 alg none",
+		prefix + "-wrong-alg":   "M122 signed in another way than ID tokens",
+		prefix + "-no-event":    "M123 no events",
+		prefix + "-wrong-event": "M124 another event",
+		prefix + "-with-nonce":  "M125 a nonce",
+		prefix + "-wrong-aud":   "M126 another audience",
+		prefix + "-wrong-iss":   "M127 another issuer",
+	} {
+		t.Run(module, func(t *testing.T) {
+			s := newSuite(t, false)
+			s.op.Misbehave(suiteFaults(provider.Faults{}))
+			s.run("")
+			b := s.browser()
+			s.open(b, "/page")
+			sid := s.op.Logins()[0].SessionID
+			wrong, known := s.op.LogoutFaults()[fault]
+			if known != (fault != "") {
+				t.Fatalf("there is no fault %q", fault)
+			}
+			want := http.StatusBadRequest
+			if fault == "" { // the browser has been here before the provider
+				want = http.StatusOK
+				b.logout(s.world)
+			}
+			a := s.sendsWith(s.op.LogoutToken("client", "alice", sid, wrong), url.Values{"ignored_parameter": {"ignored"}})
+			if a.Status != want {
+				t.Errorf("got status %d and %s, want %d", a.Status, a.Body, want)
+			}
+			s.alive(b, fault != "", "afterwards")
+			if fault != "" && s.sends(s.op.LogoutToken("client", "alice", sid, provider.LogoutFault{})).Status != http.StatusOK {
+				t.Error("one without the fault is refused, too")
+			}
+			s.alive(b, false, "in the end")
+		})
+	}
+}
