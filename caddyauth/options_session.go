@@ -130,7 +130,9 @@ func (p *parser) storeModule(kind caddyfile.Token, ofStore []caddyfile.Segment) 
 		return nil, errAt(kind, "session: there is no store %s%s; the stores are: %s redis", kind.Text,
 			didYouMean(kind.Text, append(slices.Clone(sessionKinds), "redis")), strings.Join(sessionKinds, " "))
 	}
-	module, err := caddyfile.UnmarshalModule(caddyfile.NewDispenser(tokens), "pkce_auth.sessions."+kind.Text)
+	d := caddyfile.NewDispenser(tokens)
+	d.Next() // a module's segment begins where its dispenser stands
+	module, err := caddyfile.UnmarshalModule(d, "pkce_auth.sessions."+kind.Text)
 	if err != nil {
 		return nil, fmt.Errorf("session: %w", err) // it says where
 	}

@@ -18,6 +18,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/pkce-auth/caddy-pkce-auth/caddyauth"
+	_ "github.com/pkce-auth/caddy-pkce-auth/caddyauth/redisstore"
 )
 
 var update = flag.Bool("update", false, "write what comes out now into the golden files")
