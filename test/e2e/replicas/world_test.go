@@ -68,7 +68,7 @@ type world struct {
 
 func newWorld(t *testing.T, s setup) *world {
 	t.Helper()
-	op, err := provider.Start(provider.Config{})
+	op, err := provider.Start(provider.Config{Users: map[string]map[string]any{"alice": {}, "bob": {}}})
 	if err != nil {
 		t.Fatal(err)
 	}
