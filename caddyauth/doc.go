@@ -5,7 +5,7 @@
 // # The life of a request
 //
 //	request
-//	 │ endpoint?   endpoints.go   callback, login, logout, signed-out, error: they end here
+//	 │ endpoint?   endpoints.go   callback, login, the logouts, signed-out, error: they end here
 //	 │ scrub       scrub.go       what the client says about its identity goes
 //	 │ bypass?     bypass.go      paths and matchers that need no session
 //	 │ session     sessions.go, internal/session: whose it is, and an access token that is good
@@ -32,9 +32,12 @@
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
 //	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work
-//	secrets.go keys.go stores.go           secrets, keys that make themselves, and where sessions are kept
+//	backchannel.go admin.go                who else ends sessions: the provider, and an operator
+//	secrets.go keys.go                     secrets, and keys that make themselves
+//	stores.go store_storage*.go            where sessions are kept, and revocations
 //
 // Below this package, nothing knows of Caddy: internal/rp is the protocol,
-// internal/session what a session is, internal/sealed and internal/claims the
-// leaves they stand on.
+// internal/session what a session is and how it is kept, internal/sealed and
+// internal/claims the leaves they stand on. The package store is the contract
+// of what keeps sessions, for others' stores, too; redisstore is one such.
 package caddyauth

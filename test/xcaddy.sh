@@ -29,8 +29,10 @@ run() {
 # the proxy whether the package is a module of its own. An empty list says no.
 # A proxy that knows the module as little as all others do may answer
 # "forbidden" instead, and go gives up.
-mkdir -p "$tmp/stub/github.com/pkce-auth/caddy-pkce-auth/caddyauth/@v"
-touch "$tmp/stub/github.com/pkce-auth/caddy-pkce-auth/caddyauth/@v/list"
+for package in caddyauth caddyauth/redisstore; do
+	mkdir -p "$tmp/stub/github.com/pkce-auth/caddy-pkce-auth/$package/@v"
+	touch "$tmp/stub/github.com/pkce-auth/caddy-pkce-auth/$package/@v/list"
+done
 GOPROXY="file://$tmp/stub,$("$go" env GOPROXY)"
 export GOPROXY
 
@@ -45,12 +47,13 @@ mkdir "$tmp/build"
 cd "$tmp/build" # on macOS, xcaddy's temporary folder is made where it runs
 run env TMPDIR="$tmp/build" XCADDY_WHICH_GO="$go" "$xcaddy" build "$version" \
 	--with github.com/pkce-auth/caddy-pkce-auth/caddyauth \
+	--with github.com/pkce-auth/caddy-pkce-auth/caddyauth/redisstore \
 	--replace github.com/pkce-auth/caddy-pkce-auth="$clone" \
 	--output "$caddy"
 cd "$clone"
 
 "$caddy" list-modules >"$tmp/modules"
-for module in http.handlers.pkce_auth pkce_auth pkce_auth.sessions.cookie; do
+for module in admin.api.pkce_auth http.handlers.pkce_auth pkce_auth pkce_auth.sessions.cookie pkce_auth.sessions.memory pkce_auth.sessions.redis pkce_auth.sessions.storage; do
 	grep -qxF "$module" "$tmp/modules" || {
 		echo "bin/xcaddy-caddy has no module $module" >&2
 		exit 1
