@@ -278,10 +278,20 @@ func TestA82NobodyEntersAfterTheEnd(t *testing.T) {
 	}
 }
 
-// endless is a file of any length.
-type endless struct{ read int }
+// endless is a file of any length. It tells when so much of it was read that
+// who reads it must have begun to copy.
+type endless struct {
+	read int
+	far  chan struct{}
+}
 
-func (e *endless) Read(p []byte) (int, error) { e.read += len(p); return len(p), nil }
+func (e *endless) Read(p []byte) (int, error) {
+	if e.read += len(p); e.far != nil && e.read > 2*copiedAtOnce {
+		close(e.far)
+		e.far = nil
+	}
+	return len(p), nil
+}
 
 // A82: who copies without looking is stopped, also where nothing blocks; and
 // what was asked for is copied to the byte.
@@ -308,8 +318,9 @@ func TestA82CopiesEnd(t *testing.T) {
 	w.live.hold(w.ResponseWriter, httptest.NewRequest(http.MethodGet, "/", nil))
 	s := &session.Session{ID: "x"}
 	l.enter(&w.live, s)
-	copied := make(chan error)
-	go func() { _, err := io.Copy(w, struct{ io.Reader }{new(endless)}); copied <- err }()
+	copied, far := make(chan error), make(chan struct{})
+	go func() { _, err := io.Copy(w, struct{ io.Reader }{&endless{far: far}}); copied <- err }()
+	<-far
 	l.endSession("x", errLoggedOut, nil)
 	if err := <-copied; !errors.Is(err, errLoggedOut) {
 		t.Errorf("got %v", err)
@@ -328,8 +339,12 @@ func TestA82CutsAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &deadlines{ResponseWriter: httptest.NewRecorder()}
 		l := new(lifeline)
-		l.hold(caddyWriter{w}, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x")))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x"))
+		l.hold(caddyWriter{w}, r)
 		l.cut(errLoggedOut)
+		if n, err := r.Body.Read(make([]byte, 1)); n != 0 || !errors.Is(err, errLoggedOut) {
+			t.Errorf("the body still gives %d bytes, %v", n, err)
+		}
 		if w.reads != 1 || w.writes != 0 {
 			t.Errorf("before the answer: %d read deadlines, %d write deadlines", w.reads, w.writes)
 		}
@@ -514,4 +529,53 @@ func TestA82Sweeping(t *testing.T) {
 			t.Errorf("%d sessions stay behind", n)
 		}
 	})
+}
+
+// A82: once its handler has returned, nobody touches a request's writer.
+func TestA82NothingIsTouchedAfterTheHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &touchy{ResponseWriter: httptest.NewRecorder()}
+		for _, early := range []bool{true, false} {
+			w.over = false
+			l := new(lifeline)
+			l.hold(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x")))
+			_ = l.answer()
+			if early {
+				l.cut(errLoggedOut)
+			}
+			if why, _ := l.let(); (why != nil) != early {
+				t.Errorf("early: %v, got %v", early, why)
+			}
+			w.over = true
+			l.cut(errLoggedOut)
+			time.Sleep(3 * pressInterval) // it panics, if it is still pressed
+			if !early && l.ended() != nil {
+				t.Error("an answer that was whole was cut")
+			}
+		}
+	})
+}
+
+// A82: a session that ends just as the answer's headers are looked at, which
+// may take a moment: the answer does not begin.
+func TestA82EndsAsTheAnswerBegins(t *testing.T) {
+	h := newHandler(t, inlineProvider)
+	r := newRequest(http.MethodGet, "https://app.test/page", http.Header{"Cookie": sessionCookies(t, h, "token")})
+	a, _ := h.party.authState(r)
+	var err error
+	if a.session, err = h.party.load(r, a, true); err != nil {
+		t.Fatal(err)
+	}
+	rec := httptest.NewRecorder()
+	rw := &responseWriter{auth: a}
+	rw.ResponseWriter = rec
+	rw.own = func(string) bool { h.party.shared.live.endSession(a.session.ID, errLoggedOut, nil); return false }
+	rw.live.route = h
+	rw.live.hold(rec, r)
+	h.party.shared.live.enter(&rw.live, a.session)
+	rw.Header().Set("Set-Cookie", "theirs=x")
+	rw.WriteHeader(http.StatusTeapot)
+	if n, err := io.WriteString(rw, "secret"); n != 0 || !errors.Is(err, errLoggedOut) || rw.wroteHeader || rec.Code == http.StatusTeapot || rec.Body.Len() != 0 {
+		t.Errorf("got %d bytes, %v, status %d", n, err, rec.Code)
+	}
 }
