@@ -46,7 +46,25 @@ func (p *relyingParty) sweep(now time.Time) {
 		}
 		if why != nil {
 			p.sayCut(s, p.shared.live.endFor(p, s, why), why)
+			continue
 		}
+		p.refreshForStreams(ctx, s, now)
+	}
+}
+
+// refreshForStreams gets new tokens for a session that has requests under way,
+// as the next request would: who is disabled at the provider does not stay by
+// making none. Only where a store keeps what comes of it; a cookie would have
+// to wait for the next request.
+func (p *relyingParty) refreshForStreams(ctx context.Context, s *session.Session, now time.Time) {
+	if p.sessions.stored == nil || !p.policy.refresh || !s.Due(now, p.policy.early) {
+		return
+	}
+	_, _, err := p.shared.refresher.Fresh(ctx, s, session.Refresh{
+		Key: p.flightKey(s), Do: p.refreshBy(p.sessions.stored), Keep: p.sessions.limits.Idle, Now: now, NoWait: true,
+	})
+	if errors.Is(err, session.ErrEnded) {
+		p.endRequests(s, errRefreshing)
 	}
 }
 
@@ -103,8 +121,8 @@ func (p *relyingParty) overdueInStore(ctx context.Context, s *session.Session, w
 //
 // A stream is not use: what goes over it does not set back the idle clock,
 // as nobody knows whether a person is there. It goes on for as long as the
-// session does, by other requests or without. Nor does it refresh tokens: it
-// stays open while they can be, by the next request.
+// session does, by other requests or without. It stays open while its tokens can
+// be refreshed.
 func (p *relyingParty) overdue(s *session.Session, now time.Time) error {
 	switch {
 	case p.sessions.revocations.Has(s):

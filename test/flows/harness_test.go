@@ -46,7 +46,7 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, op: op, upstream: newUpstream(t), dir: t.TempDir(), store: storeOfAll}
+	w := &world{t: t, op: op, upstream: newUpstream(t), dir: t.TempDir(), store: storeOfAll()}
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping Caddy: %v", err)

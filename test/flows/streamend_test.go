@@ -213,6 +213,32 @@ func TestA82RefreshKeepsStreamsOpen(t *testing.T) {
 	}
 }
 
+// A82, A73, M103: with a store, a stream is reason enough to refresh its session,
+// though it makes no request: who is disabled at the provider does not stay by
+// making none.
+func TestA82A73DisabledUsersLoseTheirStreams(t *testing.T) {
+	for _, store := range []string{"memory", "storage"} {
+		t.Run(store, func(t *testing.T) {
+			w := newWorldWith(t, provider.Config{TokenLifetime: 2 * time.Second})
+			w.streams()
+			w.caddy("pkce_auth $OP public {\nsession " + store + "\n}\nreverse_proxy $UPSTREAM")
+			b := w.browser()
+			b.login(w, "/")
+			s := b.begin(t.Context(), "GET", w.site+"/events", nil)
+			w.eventually("two refreshes", func() bool {
+				s.goesOn()
+				return len(w.refreshes()) >= 2
+			})
+			w.op.RevokeAll()
+			s.cut()
+			w.logged("requests under way were cut", `"requests":1`)
+			if a := b.fetch(w.site + "/x"); a.StatusCode != http.StatusUnauthorized {
+				t.Errorf("got status %d", a.StatusCode)
+			}
+		})
+	}
+}
+
 // A82, K8: streams that began under an old configuration are cut, too: by a
 // logout under the new one, and by its shorter limits.
 func TestA82K8StreamsOfAnOldConfiguration(t *testing.T) {
