@@ -30,6 +30,7 @@ type world struct {
 	upstream  *upstream
 	dir       string
 	site      string // the origin of the site, once Caddy runs
+	admin     string // the address of Caddy's admin endpoint; empty: there is none
 	store     string // of sessions, where the configuration names none; empty: the default
 	mu        sync.Mutex
 	browsers  []*browser
@@ -158,8 +159,12 @@ func (w *world) load(address, directives string) error {
 	} else {
 		global += "\nservers {\ntrace\n}"
 	}
+	admin := "off"
+	if w.admin != "" {
+		admin = w.admin
+	}
 	return w.loadFile(fmt.Sprintf(`{
-	admin off
+	admin %[6]s
 	persist_config off
 	auto_https off
 	storage file_system %[1]q
@@ -178,7 +183,7 @@ func (w *world) load(address, directives string) error {
 	log
 	%[5]s
 }
-`, filepath.Join(w.dir, "storage"), w.logFile(), global, address, directives))
+`, filepath.Join(w.dir, "storage"), w.logFile(), global, address, directives, admin))
 }
 
 // loadFile loads a whole Caddyfile.
