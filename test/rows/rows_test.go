@@ -31,7 +31,7 @@ var open = map[string]string{
 	"M93":  "rules on e-mail addresses come with `require`",
 	"M140": "PAR is a later capability", "M141": "DPoP is a later capability", "M142": "DPoP is a later capability",
 	"R19d": "`csrf` is a later capability", "R19f": "the session endpoint is a later capability",
-	"R32":  "rules on e-mail addresses come with `require`",
+	"R32": "rules on e-mail addresses come with `require`",
 	"R48": "session management by frames is not implemented, on purpose: browsers block what it needs",
 	"R50": "PAR is a later capability", "R51": "request objects are a later capability", "R52": "DPoP is a later capability",
 	"R55": "token exchange is a later capability", "R56": "step-up of a route is a later capability",
