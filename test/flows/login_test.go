@@ -425,7 +425,7 @@ func TestAuthorizeParam(t *testing.T) {
 // IDPS 42, A105, M03: Caddy starts while the provider is down, says 503 with
 // Retry-After where a login would begin, and heals by itself; who has a
 // session notices nothing.
-func TestM03IDPS42A105ProviderDown(t *testing.T) {
+func TestT10M03IDPS42A105ProviderDown(t *testing.T) {
 	w := newWorld(t)
 	down := provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
 		"metadata": provider.Status(503, "text/plain", "busy"),

@@ -40,7 +40,7 @@ func TestM150NamesThatLeadAstray(t *testing.T) {
 
 // M152: clocks that differ, ours and theirs, and dates far ahead. What is off
 // is said, so that an operator compares the clocks.
-func TestM152ClocksThatDiffer(t *testing.T) {
+func TestM152A121ClocksThatDiffer(t *testing.T) {
 	for name, tc := range map[string]struct {
 		off time.Duration
 		ok  bool

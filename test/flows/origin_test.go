@@ -169,7 +169,7 @@ func TestF15Forwarded(t *testing.T) {
 
 // A79: over HTTPS every cookie of ours is Secure; over plain http, but for
 // loopback, none is set at all.
-func TestA79CookiesAreSecure(t *testing.T) {
+func TestA78A79CookiesAreSecure(t *testing.T) {
 	w := newWorld(t)
 	w.caddyTLS("pkce_auth $OP public\nreverse_proxy $UPSTREAM")
 	b := w.browser()
