@@ -158,8 +158,8 @@ func (p *relyingParty) serveFrontChannelLogout(w http.ResponseWriter, r *http.Re
 	if issuers, sids := query["iss"], query["sid"]; err != nil || len(issuers) != len(sids) || len(sids) > 1 {
 		return p.fail(w, r, failure{reason: reasonMalformed, err: errors.New("front-channel logout wants iss and sid, each once")})
 	}
-	if sid := query.Get("sid"); sid != "" && query.Get("iss") == p.client.Provider.Issuer() {
-		if err := p.endNamed(w, r, sid); err != nil {
+	if sid := query.Get("sid"); sid != "" {
+		if err := p.endNamed(w, r, query.Get("iss"), sid); err != nil {
 			return p.fail(w, r, failure{reason: reasonSessionUnavailable, err: fmt.Errorf("ending the session: %w", err)})
 		}
 	}
@@ -168,7 +168,7 @@ func (p *relyingParty) serveFrontChannelLogout(w http.ResponseWriter, r *http.Re
 }
 
 // endNamed ends the session that the browser has, if the provider calls it so.
-func (p *relyingParty) endNamed(w http.ResponseWriter, r *http.Request, sid string) error {
+func (p *relyingParty) endNamed(w http.ResponseWriter, r *http.Request, issuer, sid string) error {
 	a, _ := p.authState(r)
 	secure, _ := p.site.origins.secure(r)
 	s, err := p.sessions.of(secure).Load(r.Context(), a.cookies)
@@ -177,6 +177,9 @@ func (p *relyingParty) endNamed(w http.ResponseWriter, r *http.Request, sid stri
 	}
 	if err != nil {
 		return err
+	}
+	if !p.isOurIssuer(r.Context(), issuer) { // last, for it may have to ask the provider
+		return nil
 	}
 	if _, err = p.endSession(w, r, false); err == nil {
 		p.logger.Info("logout by the provider, in a frame", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("sid", sid))

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
 )
 
 // framed are the headers of a frame in a page of the provider's.
@@ -96,5 +98,27 @@ func TestR46NothingElseIsFramed(t *testing.T) {
 		if !strings.Contains(a.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") || a.Header.Get("X-Frame-Options") != "DENY" {
 			t.Errorf("%s: got %v", path, a.Header)
 		}
+	}
+}
+
+// R20, R46: an issuer that is written with a slash behind it is written so in
+// what comes from the provider, in a frame's URL as in a logout token.
+func TestR20R46IssuerWithASlash(t *testing.T) {
+	for name, path := range map[string]string{"the root": "/", "a path": "/tenant/", "without": ""} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldWith(t, provider.Config{Path: path})
+			w.caddyTLS("pkce_auth $OP public {\nsession {\nsame_site none\n}\n}\nreverse_proxy $UPSTREAM")
+			b, sid := w.loggedIn()
+			target := w.site + "/oauth2/frontchannel-logout?iss=" + url.QueryEscape(w.op.URL) + "&sid=" + sid
+			if a := b.do(http.MethodGet, target, framed, ""); a.StatusCode != http.StatusOK {
+				t.Errorf("in a frame: got status %d", a.StatusCode)
+			}
+			w.alive(b, false, "after the frame")
+			b, sid = w.loggedIn()
+			if a := w.sends(w.op.LogoutToken("public", "", sid, provider.LogoutFault{})); a.Status != http.StatusOK {
+				t.Errorf("a logout token: got status %d and %s", a.Status, a.Body)
+			}
+			w.alive(b, false, "after the logout token")
+		})
 	}
 }
