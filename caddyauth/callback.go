@@ -216,7 +216,7 @@ func (p *relyingParty) checkNotEnded(ctx context.Context, s *session.Session) {
 		return
 	}
 	err := p.sessions.revocations.Look(ctx)
-	if err == nil && p.sessions.revocations.Has(s) {
+	if p.sessions.revocations.Has(s) { // by what is known here, if the store does not say
 		err = p.sessions.stored.End(ctx, s.Handle())
 	}
 	if err != nil {

@@ -46,6 +46,7 @@ var theirs atomic.Pointer[theirServer]
 type theirServer struct {
 	records store.Memory // a field, so that nothing of it but the contract is seen
 	down    atomic.Bool
+	lost    atomic.Bool // finds nothing, and says so
 	asked   atomic.Int32
 
 	mu     sync.Mutex
@@ -104,6 +105,9 @@ func (s *theirServer) Delete(ctx context.Context, key string) error {
 func (s *theirServer) Find(ctx context.Context, index string) ([]string, error) {
 	if err := s.answers(); err != nil {
 		return nil, err
+	}
+	if s.lost.Load() {
+		return nil, errDown
 	}
 	return s.records.Find(ctx, index)
 }
@@ -312,4 +316,34 @@ func TestT6M106RefreshEndsTheSession(t *testing.T) {
 			}
 		})
 	}
+}
+
+// R45: a logout token comes while a login is under way, and then the store does
+// not say who was logged out: what is known here is enough, and the session is
+// gone for everybody.
+func TestR45A119LoginUnderWayWhileTheStoreDoesNotSay(t *testing.T) {
+	theirs := newTheirs()
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nsession thirdparty\n}\nreverse_proxy $UPSTREAM")
+	held, release := make(chan struct{}), make(chan struct{})
+	w.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"token": func(http.ResponseWriter, *http.Request) bool {
+		close(held)
+		<-release
+		return false
+	}}})
+	b := w.browser()
+	callback := b.callback(w, "/page")
+	answers := make(chan answer)
+	go func() { answers <- b.visit(callback) }()
+	<-held
+	if a := w.sends(w.op.LogoutToken("public", "alice", "", provider.LogoutFault{})); a.Status != http.StatusOK {
+		t.Errorf("got status %d", a.Status)
+	}
+	theirs.lost.Store(true)
+	close(release)
+	<-answers
+	if _, _, there := theirs.session(t); there {
+		t.Error("the session is in the store")
+	}
+	w.alive(b, false, "afterwards")
 }
