@@ -285,8 +285,15 @@ func (k *Stored) Refresh(ctx context.Context, s *Session, do func(context.Contex
 	if unlock == nil {
 		return current, nil
 	}
-	defer unlock()
+	defer func() { unlock() }()
 	renewed, err := do(ctx, current)
+	if err != nil && !isOver(err) {
+		// Each process by itself leaves the provider alone after a failure; but
+		// as many as there are would ask it as often (T3).
+		keepLock := unlock
+		unlock = func() { time.AfterFunc(firstBackoff, keepLock) }
+		return nil, err
+	}
 	if err != nil {
 		return k.refused(ctx, current, err)
 	}
@@ -338,9 +345,6 @@ func (k *Stored) claim(ctx context.Context, s *Session) (unlock func(), current 
 // refused ends a session whose refresh token is worthless; unless, against all
 // locks, somebody else has got newer tokens.
 func (k *Stored) refused(ctx context.Context, s *Session, cause error) (*Session, error) {
-	if !isOver(cause) {
-		return nil, cause
-	}
 	if current, err := k.fetch(ctx, s, k.cfg.Store.Load); err == nil && current.Generation > s.Generation {
 		return current, nil
 	}

@@ -425,6 +425,49 @@ func TestT3StoredRefreshOutcomes(t *testing.T) {
 	})
 }
 
+// T3: a provider in trouble is asked once a second for a session, and not once a
+// second by each of three replicas, and by nobody who finds the lock taken by
+// one that has failed.
+func TestT3ReplicasBackOffTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := &store.Memory{}
+		replicas := []*Stored{newStored(t, memory, hours, nil), newStored(t, memory, hours, nil), newStored(t, memory, hours, nil)}
+		s := newSession(t, "a")
+		s.Created, s.Seen = time.Now(), time.Now()
+		cookies := ticket(t, replicas[0], s)
+		var mu sync.Mutex
+		var tries []time.Time
+		var wg sync.WaitGroup
+		for _, k := range replicas {
+			wg.Go(func() {
+				loaded, err := k.Load(t.Context(), cookies)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := k.Refresh(t.Context(), loaded, func(context.Context, *Session) (*Session, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					tries = append(tries, time.Now())
+					return nil, rp.ErrUnavailable
+				}); !errors.Is(err, rp.ErrUnavailable) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(tries) != len(replicas) {
+			t.Fatalf("the provider was asked %d times", len(tries))
+		}
+		for i := 1; i < len(tries); i++ {
+			if d := tries[i].Sub(tries[i-1]); d < time.Second || d > 1500*time.Millisecond {
+				t.Errorf("try %d came %s after the one before", i, d)
+			}
+		}
+		time.Sleep(2 * time.Second) // or the lock's timer outlives the test
+	})
+}
+
 // A slide that comes between, on another replica, costs neither the slide nor
 // the new tokens.
 func TestStoredSlideDuringRefresh(t *testing.T) {
