@@ -112,15 +112,17 @@ func (b *browser) roundTrip(req *http.Request, to int, by *int) (*http.Response,
 	if req.URL.Hostname() != "localhost" {
 		return http.DefaultTransport.RoundTrip(req)
 	}
+	replicas := b.w.all()
 	if to != anyone {
 		*by = to
-		return b.w.replicas[to].direct.RoundTrip(req)
+		return replicas[to].direct.RoundTrip(req)
 	}
 	var resp *http.Response
 	var err error
-	for range len(b.w.replicas) {
-		*by = int(turns.Add(1)) % len(b.w.replicas)
-		resp, err = b.w.replicas[*by].direct.RoundTrip(req)
+	turn := int(turns.Add(1))
+	for i := range replicas {
+		*by = (turn + i) % len(replicas)
+		resp, err = replicas[*by].direct.RoundTrip(req)
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			break
 		}
@@ -276,8 +278,8 @@ func few(list []string) string {
 	return fmt.Sprintf("%d, of them %s", len(list), strings.Join(list[:min(5, len(list))], "\n\t"))
 }
 
-// busy has browsers send requests without a pause to speak of, until stop is
-// called, which returns what came of it.
+// busy has browsers send some fifty requests a second each, until stop is called,
+// which returns what came of it.
 func (w *world) busy(browsers []*browser, target string) (stop func() *outcome) {
 	o := new(outcome)
 	var over atomic.Bool
@@ -287,7 +289,7 @@ func (w *world) busy(browsers []*browser, target string) (stop func() *outcome) 
 			all.Go(func() {
 				for !over.Load() {
 					o.note(b.send(context.Background(), b.request(http.MethodGet, target, fetched), anyone))
-					time.Sleep(10 * time.Millisecond)
+					time.Sleep(40 * time.Millisecond)
 				}
 			})
 		}

@@ -128,11 +128,11 @@ func TestA81M107KilledAfterTheProviderAnswered(t *testing.T) {
 func TestA80KilledWhileTheTokenIsGood(t *testing.T) {
 	each(t, shared, named, func(t *testing.T, k kind) {
 		w := newWorld(t, setup{kind: k, options: "refresh 1h"}) // in the second half of the lifetime, that is
-		w.op.Change(func(c *provider.Config) { c.TokenLifetime = 40 * time.Second })
+		w.op.Change(func(c *provider.Config) { c.TokenLifetime = 32 * time.Second })
 		b := w.browser()
 		b.login()
 		w.op.Change(func(c *provider.Config) { c.TokenLifetime = long })
-		time.Sleep(20*time.Second + 100*time.Millisecond)
+		time.Sleep(16*time.Second + 100*time.Millisecond)
 		tr := newTrap()
 		w.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
 			"token": func(http.ResponseWriter, *http.Request) bool { tr.hold(); return false },

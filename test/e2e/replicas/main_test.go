@@ -6,6 +6,7 @@ package replicas
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -41,6 +42,11 @@ func TestMain(m *testing.M) {
 		build.Dir = "../../.."
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building Caddy: %v\n%s", err, out)
+			return 1
+		}
+		flag.Parse()
+		if err := flag.Set("test.parallel", "4"); err != nil { // they wait, most of the time
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		code := m.Run()

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,7 +65,25 @@ type world struct {
 	op       *provider.Provider
 	upstream *upstream
 	redis    *redisServer // nil without
+	mu       sync.Mutex   // of replicas, when one joins
 	replicas []*replica
+}
+
+// all are the replicas.
+func (w *world) all() []*replica {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.replicas
+}
+
+// joins starts one more replica, and gives it to browsers once it is up.
+func (w *world) joins() {
+	w.t.Helper()
+	r := w.newReplica(len(w.all()))
+	r.isUp()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.replicas = append(slices.Clone(w.replicas), r)
 }
 
 func newWorld(t *testing.T, s setup) *world {
@@ -120,15 +140,16 @@ func (w *world) keptItsSecrets() {
 	}
 }
 
-// interesting is what there is in a log beside what each request leaves there.
+// interesting is what we have said in a log, beside what each request leaves
+// there, and what went wrong.
 func interesting(log []byte) string {
 	var kept []string
 	for line := range strings.Lines(string(log)) {
-		if !strings.Contains(line, `"level":"debug"`) && !strings.Contains(line, "http.log.access") {
+		if strings.Contains(line, `"logger":"http.handlers.pkce_auth"`) && !strings.Contains(line, `"level":"debug"`) && !strings.Contains(line, "login started") {
 			kept = append(kept, line)
 		}
 	}
-	return strings.Join(kept[max(0, len(kept)-60):], "")
+	return strings.Join(kept[max(0, len(kept)-20):], "")
 }
 
 // replica is one Caddy.
@@ -241,9 +262,15 @@ http://:%s {
 // storage is what the replicas share, whatever they keep there.
 func (w *world) storage() string { return filepath.Join(w.dir, "storage") }
 
-// reload gives a replica another configuration.
+// reload gives a replica another configuration, or the same once more.
 func (r *replica) reload(secrets string) error {
-	resp, err := r.admin.Post("http://127.0.0.1/load", "text/caddyfile", strings.NewReader(r.caddyfile(secrets)))
+	req, err := http.NewRequest(http.MethodPost, "http://127.0.0.1/load", strings.NewReader(r.caddyfile(secrets)))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "text/caddyfile")
+	req.Header.Set("Cache-Control", "must-revalidate") // also if it is the same
+	resp, err := r.admin.Do(req)
 	if err != nil {
 		return err
 	}
