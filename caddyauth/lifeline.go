@@ -50,12 +50,13 @@ func (l *lifeline) hold(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// cut ends the request. It may be called at any time, by anybody.
-func (l *lifeline) cut(why error) {
+// cut ends the request, and reports whether it was this that ended it. It may
+// be called at any time, by anybody.
+func (l *lifeline) cut(why error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.why != nil || l.w == nil && l.conn == nil {
-		return
+		return false
 	}
 	l.why = why
 	if l.conn != nil {
@@ -63,6 +64,7 @@ func (l *lifeline) cut(why error) {
 	}
 	l.context.end()
 	l.pressLocked()
+	return true
 }
 
 // press frees a handler of the read or write that it may be in.

@@ -221,11 +221,13 @@ func (l *liveRequests) endFor(judge *relyingParty, judged *session.Session, why 
 	return cutAll(requests, why)
 }
 
-func cutAll(requests []*liveRequest, why error) int {
+func cutAll(requests []*liveRequest, why error) (cut int) {
 	for _, r := range requests {
-		r.cut(why)
+		if r.cut(why) {
+			cut++
+		}
 	}
-	return len(requests)
+	return cut
 }
 
 // before returns the newest copies of the sessions that the judge has to judge
