@@ -159,7 +159,7 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 		grant.RefreshToken = rp.Secret{} // what is not used is not kept
 	}
 	made := session.New(grant, who, p.now())
-	made.Created = began // whoever is logged out from here on is not logged in by what comes later
+	made.Created = began           // whoever is logged out from here on is not logged in by what comes later
 	if !made.TokenAlive(p.now()) { // or the next request would begin another login, and so on
 		return fail(fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid))
 	}

@@ -5,10 +5,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 least=95
-packages="rp claims sealed"
+packages="internal/rp internal/claims internal/sealed internal/session store"
 
 for package in $packages; do
-	line=$("${GO:-go}" test -count=1 -cover "./caddyauth/internal/$package") || { echo "$line"; exit 1; }
+	line=$("${GO:-go}" test -count=1 -cover "./caddyauth/$package") || { echo "$line"; exit 1; }
 	echo "$line" | awk -v least="$least" -v package="$package" '
 		match($0, /coverage: [0-9.]+%/) { share = substr($0, RSTART + 10, RLENGTH - 11); found = 1 }
 		END {

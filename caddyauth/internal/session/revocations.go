@@ -52,12 +52,11 @@ type RevocationsConfig struct {
 // Revoked is what is known of revocations. It outlives a configuration. The
 // zero value is ready.
 type Revoked struct {
-	mu      sync.RWMutex
-	marks   map[string]revocation
-	order   []string // of marks, the first that was learnt first
-	changes atomic.Uint64
-	some    atomic.Bool
-	read    atomic.Int64 // when a store last answered, in Unix nanoseconds
+	mu    sync.RWMutex
+	marks map[string]revocation
+	order []string // of marks, the first that was learnt first
+	some  atomic.Bool
+	read  atomic.Int64 // when a store last answered, in Unix nanoseconds
 }
 
 // revocation is of all sessions with a mark that began before since.
@@ -98,7 +97,6 @@ func (r *Revoked) add(mark string, since, now, forget time.Time) {
 	}
 	r.marks[mark] = revocation{since: since, forget: forget}
 	r.some.Store(true)
-	r.changes.Add(1)
 }
 
 // Mark remembers a name, for those who need nothing but the memory.
@@ -108,9 +106,6 @@ func (r *Revoked) Mark(name string, now, forget time.Time) { r.add(name, farFutu
 func (r *Revoked) Marked(name string) bool {
 	return r.some.Load() && r.revokes([]string{name}, time.Time{})
 }
-
-// Changes counts what was learnt: as long as it is the same, nothing was.
-func (r *Revoked) Changes() uint64 { return r.changes.Load() }
 
 // revokes reports whether any of the marks revokes what began then.
 func (r *Revoked) revokes(marks []string, began time.Time) bool {

@@ -79,8 +79,10 @@ func TestT1A80M100ParallelExpiredRequests(t *testing.T) {
 		if after := b.fetch("/api", anyone); after.status != http.StatusOK || w.spoilt() {
 			lost++
 		}
-		measured.add(row{"a. 200 requests on an expired token, 3 s at the provider", k.String(), grants, o.total(), len(bad), lost,
-			fmt.Sprintf("slowest answer %s", o.slowest())})
+		measured.add(row{
+			"a. 200 requests on an expired token, 3 s at the provider", k.String(), grants, o.total(), len(bad), lost,
+			fmt.Sprintf("slowest answer %s", o.slowest()),
+		})
 		if k == cookieThree {
 			// Nothing tells the replicas of each other: measured, not promised.
 			// But nobody sees an error, and a login mends it.

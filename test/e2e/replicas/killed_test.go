@@ -102,8 +102,10 @@ func TestA81M107KilledAfterTheProviderAnswered(t *testing.T) {
 		elsewhere := stop()
 		w.op.Misbehave(provider.Faults{})
 		bad := o.not(http.StatusUnauthorized, http.StatusFound)
-		measured.add(row{"c. replica killed mid-refresh, after the provider answered", k.String(), w.asked(), o.total(), o.total() - o.count(http.StatusOK), 1,
-			"ends with a login; slowest answer " + o.slowest().String()})
+		measured.add(row{
+			"c. replica killed mid-refresh, after the provider answered", k.String(), w.asked(), o.total(), o.total() - o.count(http.StatusOK), 1,
+			"ends with a login; slowest answer " + o.slowest().String(),
+		})
 		if o.slowest() > bounded || len(bad) > 0 {
 			t.Errorf("the slowest answer took %s; these requests were neither refused nor sent to log in: %s", o.slowest(), few(bad))
 		}

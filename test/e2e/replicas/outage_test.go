@@ -86,8 +86,10 @@ func (w *world) outage(scenario string, begin, end func()) {
 	if n := len(w.op.Requests("authorize")) - logins; n != 0 {
 		w.t.Errorf("%d logins were begun", n)
 	}
-	measured.add(row{scenario, w.setup.kind.String(), w.asked(), o.total(), o.count(http.StatusServiceUnavailable), lost,
-		fmt.Sprintf("failed: 503; back %s after the store, slowest answer %s", back, o.slowest())})
+	measured.add(row{
+		scenario, w.setup.kind.String(), w.asked(), o.total(), o.count(http.StatusServiceUnavailable), lost,
+		fmt.Sprintf("failed: 503; back %s after the store, slowest answer %s", back, o.slowest()),
+	})
 }
 
 // T4, A119: Redis is killed and restarted under load.
@@ -181,6 +183,8 @@ func TestT4RedisKilledMidRefresh(t *testing.T) {
 		t.Errorf("there were %d grants, want 1", n)
 		lost = 1
 	}
-	measured.add(row{"e. store killed mid-refresh, restarted after 1.5 s", redisThree.String(), w.asked(), o.total(), o.total() - o.count(http.StatusOK), lost,
-		fmt.Sprintf("failed: 503; slowest answer %s", o.slowest())})
+	measured.add(row{
+		"e. store killed mid-refresh, restarted after 1.5 s", redisThree.String(), w.asked(), o.total(), o.total() - o.count(http.StatusOK), lost,
+		fmt.Sprintf("failed: 503; slowest answer %s", o.slowest()),
+	})
 }

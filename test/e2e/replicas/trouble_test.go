@@ -87,8 +87,10 @@ func TestT3M105ProviderInTroubleWhileTokensAreGood(t *testing.T) {
 		})
 		o := stop()
 		bad := o.not(http.StatusOK)
-		measured.add(row{"d. provider says 500 or nothing for 5 s, old token good", k.String(), w.asked(), o.total(), len(bad), 0,
-			fmt.Sprintf("%d tries for %d sessions in these 5 s, %s between two at least", all, sessions, shortest)})
+		measured.add(row{
+			"d. provider says 500 or nothing for 5 s, old token good", k.String(), w.asked(), o.total(), len(bad), 0,
+			fmt.Sprintf("%d tries for %d sessions in these 5 s, %s between two at least", all, sessions, shortest),
+		})
 		if len(bad) > 0 || w.spoilt() {
 			t.Errorf("these requests failed: %s", few(bad))
 		}
