@@ -85,6 +85,9 @@ func (p *relyingParty) refreshBy(keeper session.Keeper) func(context.Context, *s
 // refresh asks the provider for new tokens, if nobody else has. It runs once
 // for all requests of a session, and for none of them in particular.
 func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *session.Session) (renewed *session.Session, err error) {
+	if p.sessions.stored != nil { // else no request comes any more that could take the outcome to the browser
+		defer unfinished.begin()()
+	}
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			p.logger.Error("a refresh panicked", zap.String("provider", p.name), zap.Any("panic", panicked), zap.Stack("stack"))
@@ -273,7 +276,9 @@ func (p *relyingParty) revoke(s *session.Session) {
 	if !p.policy.revoke || s.RefreshToken.Empty() {
 		return
 	}
+	done := unfinished.begin()
 	go func() {
+		defer done()
 		ctx, cancel := context.WithTimeout(context.Background(), revocationTimeout)
 		defer cancel()
 		metadata, err := p.client.Provider.Metadata(ctx)

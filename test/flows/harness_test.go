@@ -150,6 +150,11 @@ func (w *world) caddyTLS(directives string) {
 }
 
 func (w *world) load(address, directives string) error {
+	return w.loadFile(w.file(address, directives))
+}
+
+// file is the Caddyfile of a site.
+func (w *world) file(address, directives string) string {
 	global := ""
 	if at := dashes.FindStringIndex(directives); at != nil {
 		global, directives = directives[:at[0]], directives[at[1]:]
@@ -163,7 +168,7 @@ func (w *world) load(address, directives string) error {
 	if w.admin != "" {
 		admin = w.admin
 	}
-	return w.loadFile(fmt.Sprintf(`{
+	return fmt.Sprintf(`{
 	admin %[6]s
 	persist_config off
 	auto_https off
@@ -183,18 +188,27 @@ func (w *world) load(address, directives string) error {
 	log
 	%[5]s
 }
-`, filepath.Join(w.dir, "storage"), w.logFile(), global, address, directives, admin))
+`, filepath.Join(w.dir, "storage"), w.logFile(), global, address, directives, admin)
 }
 
 // loadFile loads a whole Caddyfile.
 func (w *world) loadFile(text string) error {
+	config, err := w.adapt(text)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+// adapt gives the JSON of a Caddyfile.
+func (w *world) adapt(text string) ([]byte, error) {
 	text = strings.NewReplacer("$OP", w.op.URL, "$UPSTREAM", strings.TrimPrefix(w.upstream.server.URL, "http://"), "$DIR", w.dir).Replace(text)
 	adapter := caddyconfig.GetAdapter("caddyfile")
 	config, _, err := adapter.Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return caddy.Load(w.withStore(config), true)
+	return w.withStore(config), nil
 }
 
 func listenAddress(t testing.TB) string {
