@@ -24,6 +24,9 @@ func (w *world) sends(token string) *provider.LogoutAnswer {
 func (w *world) sendsWith(token string, further url.Values) *provider.LogoutAnswer {
 	w.t.Helper()
 	a, err := provider.SendLogoutToken(w.t.Context(), &http.Client{Transport: plain}, w.backChannel(), token, further)
+	for tries := 0; w.reloading && tries < 3 && hungUp(err); tries++ {
+		a, err = provider.SendLogoutToken(w.t.Context(), &http.Client{Transport: plain}, w.backChannel(), token, further)
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -104,9 +104,7 @@ func (b *browser) send(req *http.Request) answer {
 		}
 	}
 	resp, err := plain.RoundTrip(req)
-	// Caddy closes the listeners of an old configuration after a reload has
-	// ended, and what waits there is reset or closed: browsers try again, too.
-	for tries := 0; b.patient && tries < 3 && req.Body == nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)); tries++ {
+	for tries := 0; b.patient && tries < 3 && req.Body == nil && hungUp(err); tries++ { // browsers try again, too
 		resp, err = plain.RoundTrip(req)
 	}
 	if err != nil {
@@ -129,6 +127,11 @@ func (b *browser) send(req *http.Request) answer {
 	}
 	return answer{resp, string(data)}
 }
+
+// hungUp reports whether Caddy did, before it has read anything: it closes the
+// listeners of an old configuration after a reload has ended, and what waits
+// there is reset or closed.
+func hungUp(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }
 
 // visit goes to one URL, as a navigation, and follows no redirect.
 func (b *browser) visit(target string) answer {
