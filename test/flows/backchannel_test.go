@@ -183,7 +183,6 @@ func TestM134A118WrongLogoutRequests(t *testing.T) {
 		{"a form that is called JSON", "POST", ofJSON, "", encoded(url.Values{"logout_token": {token()}}), http.StatusBadRequest},
 		{"without a type", "POST", http.Header{}, "", encoded(url.Values{"logout_token": {token()}}), http.StatusBadRequest},
 		{"more than 16 KiB", "POST", form, "", encoded(url.Values{"logout_token": {token()}, "x": {strings.Repeat("x", 16<<10)}}), http.StatusBadRequest},
-		{"a megabyte", "POST", form, "", "logout_token=" + strings.Repeat("x", 1<<20), http.StatusBadRequest},
 		{"rubbish", "POST", form, "", "logout_token=%zz", http.StatusBadRequest},
 		{"no JWT", "POST", form, "", "logout_token=a.b.c", http.StatusBadRequest},
 	} {
@@ -204,6 +203,19 @@ func TestM134A118WrongLogoutRequests(t *testing.T) {
 				t.Errorf("Cache-Control: %q", got)
 			}
 		})
+	}
+	// A megabyte is not waited for: who sends it may be hung up on before they
+	// have read why.
+	req, err := http.NewRequest(http.MethodPost, w.backChannel(), strings.NewReader(url.Values{"logout_token": {token()}, "x": {strings.Repeat("x", 1<<20)}}.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = form.Clone()
+	if resp, err := plain.RoundTrip(req); err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("a megabyte: got status %d", resp.StatusCode)
+		}
 	}
 	w.alive(b, true, "after all that")
 	// What else is in the form is ignored (section 2.5), and so is who sends it.
