@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,6 +263,34 @@ func TestM129A118ReplayedLogoutToken(t *testing.T) {
 		if a := w.sends(w.op.LogoutToken("public", "", sid, provider.LogoutFault{})); a.Status != http.StatusOK {
 			t.Errorf("another: got status %d", a.Status)
 		}
+	})
+}
+
+// M129: a logout token that comes twenty times at once is good for one of them.
+func TestM129ParallelLogoutTokens(t *testing.T) {
+	inEveryStore(t, func(w *world) {
+		w.caddy(basic)
+		b, sid := w.loggedIn()
+		token := w.op.LogoutToken("public", "alice", sid, provider.LogoutFault{})
+		var wg sync.WaitGroup
+		var good, refused atomic.Int32
+		for range 20 {
+			wg.Go(func() {
+				switch a := w.sends(token); a.Status {
+				case http.StatusOK:
+					good.Add(1)
+				case http.StatusBadRequest:
+					refused.Add(1)
+				default:
+					w.t.Errorf("got status %d", a.Status)
+				}
+			})
+		}
+		wg.Wait()
+		if good.Load() != 1 || refused.Load() != 19 {
+			w.t.Errorf("%d were good, %d refused", good.Load(), refused.Load())
+		}
+		w.alive(b, false, "afterwards")
 	})
 }
 

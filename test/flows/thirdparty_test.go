@@ -2,9 +2,11 @@ package flows
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,6 +53,7 @@ type theirServer struct {
 
 	mu     sync.Mutex
 	saved  map[string]int // how often, by key
+	seen   []string       // all that it was ever given, as text
 	latest string         // the session that was saved last
 }
 
@@ -84,9 +87,10 @@ func (s *theirServer) Save(ctx context.Context, key string, r store.Record) erro
 		return err
 	}
 	err := s.records.Save(ctx, key, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(append(s.seen, key, string(r.Value)), r.Indexes...)
 	if _, notHex := hex.DecodeString(key); err == nil && notHex == nil { // else it is about revocations
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		s.saved[key]++
 		s.latest = key
 	}
@@ -346,4 +350,103 @@ func TestR45A119LoginUnderWayWhileTheStoreDoesNotSay(t *testing.T) {
 		t.Error("the session is in the store")
 	}
 	w.alive(b, false, "afterwards")
+}
+
+// Trouble of the store never passes for "nobody is logged in": under
+// unauthorized pass, such a request does not go upstream. And the operator is
+// told that sessions cannot be listed, or ended, now.
+func TestPromise1A119StoreTroubleIsNotAnonymity(t *testing.T) {
+	theirs := newTheirs()
+	w := newWorld(t)
+	w.withAdmin()
+	w.caddy("pkce_auth $OP public {\nsession thirdparty\nunauthorized pass\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	b.open(w.site + "/oauth2/login?return_to=/in")
+	if w.upstream.last(t).Header.Get("Authorization") == "" {
+		t.Fatal("nobody is logged in")
+	}
+	before := w.upstream.count()
+	theirs.down.Store(true)
+	for _, a := range []answer{b.fetch(w.site + "/x"), b.visit(w.site + "/page")} {
+		if a.StatusCode != http.StatusServiceUnavailable || w.upstream.count() != before {
+			t.Errorf("got status %d, and %d requests reached the upstream", a.StatusCode, w.upstream.count()-before)
+		}
+	}
+	id, _, _ := theirs.session(t)
+	for _, request := range [][2]string{{"GET", ""}, {"DELETE", "?sub=alice"}, {"DELETE", "/" + id}} {
+		if a := w.operator(request[0], request[1]); a.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s %s: got status %d and %s", request[0], request[1], a.StatusCode, a.body)
+		}
+	}
+	theirs.down.Store(false)
+	w.deletes("/"+id, 1)
+}
+
+// Whoever runs the store learns nothing: no token, no user, no name of a
+// session; not even from keys and indexes, and not by guessing.
+func TestA74StoreLearnsNothing(t *testing.T) {
+	theirs := newTheirs()
+	w := newWorld(t)
+	w.caddy("pkce_auth $OP public {\nsession thirdparty\n}\nreverse_proxy $UPSTREAM")
+	b := w.browser()
+	w.expired(b, provider.Faults{})
+	w.alive(b, true, "after a refresh")
+	sid := w.op.Logins()[0].SessionID
+	for _, token := range []string{w.op.LogoutToken("public", "", sid, provider.LogoutFault{}), w.op.LogoutToken("public", "alice", "", provider.LogoutFault{})} {
+		if a := w.sends(token); a.Status != http.StatusOK {
+			t.Errorf("got status %d", a.Status)
+		}
+	}
+	theirs.mu.Lock()
+	defer theirs.mu.Unlock()
+	all := strings.Join(theirs.seen, "\n")
+	if len(theirs.seen) < 20 || len(all) < 1000 {
+		t.Fatalf("the store was given %d texts, of %d bytes", len(theirs.seen), len(all))
+	}
+	for _, secret := range append(append(w.op.Issued(), b.secrets...), "alice", "Alice", sid, "public", strings.TrimPrefix(w.op.URL, "http://")) {
+		sum := sha256.Sum256([]byte(secret))
+		for _, text := range []string{secret, hex.EncodeToString([]byte(secret)), hex.EncodeToString(sum[:8]), string(sum[:8])} {
+			if secret != "" && strings.Contains(all, text) {
+				t.Errorf("the store was given %.12s…", secret)
+			}
+		}
+	}
+}
+
+// A74: a store that hands out one record for another, by mistake or on purpose,
+// logs nobody in as somebody else.
+func TestA74StoreMixesRecordsUp(t *testing.T) {
+	theirs := newTheirs()
+	w := newWorld(t)
+	w.withAdmin()
+	w.caddy("pkce_auth $OP public {\nsession thirdparty\nheader_up X-Who {http.auth.user.id}\n}\nreverse_proxy $UPSTREAM")
+	alice, _ := w.loggedIn()
+	first, _, _ := theirs.session(t)
+	w.op.Change(func(c *provider.Config) { c.Login, c.Users = "bob", map[string]map[string]any{"alice": {}, "bob": {}} })
+	bob, _ := w.loggedIn()
+	second, _, _ := theirs.session(t)
+	a, err := theirs.records.Load(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := theirs.records.Load(t.Context(), second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Version, b.Version = 2, 2
+	for key, record := range map[string]store.Record{first: b, second: a} {
+		if err := theirs.records.Save(t.Context(), key, record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := w.upstream.count()
+	w.alive(alice, false, "alice, with the record of bob")
+	w.alive(bob, false, "bob, with the record of alice")
+	if w.upstream.count() != before {
+		t.Error("something reached the upstream")
+	}
+	if sessions, _ := w.list(""); len(sessions) != 0 {
+		t.Errorf("listed: %+v", sessions)
+	}
+	alice.login(w, "/again")
 }
