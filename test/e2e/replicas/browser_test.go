@@ -84,7 +84,7 @@ func (b *browser) request(method, target string, header map[string]string) *http
 
 // send sends a request to a replica, keeps the cookies it gets, and follows no
 // redirect. To any replica it is sent as load balancers do: one that takes no
-// connections is passed over.
+// connections is passed over, and what a connection broke for is sent again.
 func (b *browser) send(ctx context.Context, req *http.Request, to int) (answer, error) {
 	began := time.Now()
 	req = req.WithContext(ctx)
@@ -123,8 +123,14 @@ func (b *browser) roundTrip(req *http.Request, to int, by *int) (*http.Response,
 	for i := range replicas {
 		*by = (turn + i) % len(replicas)
 		resp, err = replicas[*by].direct.RoundTrip(req)
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			break
+		switch broke := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF); {
+		case broke && req.Body == nil:
+			b.w.mu.Lock()
+			b.w.broken = append(b.w.broken, req.Header.Get("X-Request"))
+			b.w.mu.Unlock()
+			req.Header.Set("X-Request", fmt.Sprint(requests.Add(1)))
+		case !errors.Is(err, syscall.ECONNREFUSED):
+			return resp, err
 		}
 	}
 	return resp, err

@@ -1,6 +1,7 @@
 package replicas
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ func (w *world) newcomers() (stop func() int) {
 			a := b.follow(b.visit("/app", anyone), anyone)
 			if a.status != http.StatusOK {
 				w.t.Errorf("a login failed: %s", a)
+				return
 			}
 			for range 3 {
 				if a := b.fetch("/api", anyone); a.status != http.StatusOK {
@@ -72,7 +74,8 @@ func TestSecretRotatesUnderLoad(t *testing.T) {
 			}
 		}
 		bad := o.not(http.StatusOK)
-		measured.add(row{"g. cookie_secret rotated in three steps, under load", k.String(), 0, o.total() + 7*logins, len(bad), lost, ""})
+		measured.add(row{"g. cookie_secret rotated in three steps, under load", k.String(), 0, o.total() + 7*logins, len(bad), lost,
+			fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken())})
 		if len(bad) > 0 || lost > 0 {
 			t.Errorf("%d sessions were lost; these requests failed: %s", lost, few(bad))
 		}
@@ -110,7 +113,8 @@ func TestGeneratedKeyIsShared(t *testing.T) {
 				lost++
 			}
 		}
-		measured.add(row{"g. generated key, a replica joins under load", k.String(), 0, o.total() + 7*logins, len(bad), lost, ""})
+		measured.add(row{"g. generated key, a replica joins under load", k.String(), 0, o.total() + 7*logins, len(bad), lost,
+			fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken())})
 		if len(bad) > 0 || lost > 0 {
 			t.Errorf("%d sessions were lost; these requests failed: %s", lost, few(bad))
 		}

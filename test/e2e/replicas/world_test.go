@@ -65,8 +65,35 @@ type world struct {
 	op       *provider.Provider
 	upstream *upstream
 	redis    *redisServer // nil without
-	mu       sync.Mutex   // of replicas, when one joins
-	replicas []*replica
+
+	mu       sync.Mutex
+	replicas []*replica // one may join
+	broken   []string   // requests whose connections broke before the answer
+}
+
+// unbroken ends the test if a request whose connection broke had got through to
+// a replica. Others may break when Caddy changes its configuration, or ends: it
+// closes a listener, and the kernel resets what waits there. That is neither
+// ours, nor is anything lost by sending it again. It returns how many there
+// were.
+func (w *world) unbroken() int {
+	w.t.Helper()
+	w.mu.Lock()
+	broken := slices.Clone(w.broken)
+	w.mu.Unlock()
+	time.Sleep(200 * time.Millisecond) // the log is written after the answer
+	for _, r := range w.all() {
+		log, err := os.ReadFile(r.log)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, request := range broken {
+			if i := bytes.Index(log, []byte(`"X-Request":["`+request+`"]`)); i >= 0 {
+				w.t.Errorf("a request was cut that had reached replica %d: …%s", r.number, log[max(0, i-300):min(len(log), i+600)])
+			}
+		}
+	}
+	return len(broken)
 }
 
 // all are the replicas.
