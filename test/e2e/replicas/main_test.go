@@ -170,6 +170,7 @@ func within(t *testing.T, limit time.Duration, what string, so func() bool) time
 
 // each runs a test for several things at once, as far as the machine allows.
 func each[T any](t *testing.T, of []T, name func(T) string, run func(*testing.T, T)) {
+	t.Parallel()
 	for _, thing := range of {
 		t.Run(name(thing), func(t *testing.T) {
 			t.Parallel()

@@ -1,6 +1,7 @@
 package replicas
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -85,6 +86,34 @@ func TestT9TerminatedUnderLoad(t *testing.T) {
 			r.isUp()
 		}
 		w.drained("h. two replicas in turn ended by SIGTERM under load", browsers, []*outcome{stop(), stopSlow()}, stopLogins())
+	})
+}
+
+// T9, promise 3: a replica is told to end while it refreshes a session whose
+// browser does not wait for that: it has hung up, or its old token is still
+// good. What the provider answers, and will not say again, is kept before the
+// process ends.
+func TestT9TerminatedMidRefresh(t *testing.T) {
+	each(t, shared, named, func(t *testing.T, k kind) {
+		w := newWorld(t, setup{kind: k})
+		b := w.expired(1)[0]
+		w.op.Misbehave(slowly(2 * time.Second))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, _ = b.send(ctx, b.request(http.MethodGet, "/api", fetched), 0)
+		within(t, 5*time.Second, "the provider is asked", func() bool { return w.asked() == 1 })
+		r := w.replicas[0]
+		r.process.signal(syscall.SIGTERM)
+		o := b.fetchAll(30)
+		<-r.process.ended
+		bad, lost := o.not(http.StatusOK), 0
+		if w.asked() != 1 || w.spoilt() {
+			lost++
+		}
+		measured.add(row{"h. SIGTERM mid-refresh, nobody waits for it there", k.String(), w.asked(), o.total(), len(bad), lost, "slowest answer " + o.slowest().String()})
+		if len(bad) > 0 || lost > 0 || !r.process.clean {
+			t.Errorf("there were %d grants; these requests failed: %s", w.asked(), few(bad))
+		}
 	})
 }
 
