@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,13 +42,23 @@ const (
 
 // Due reports whether it is time to ask the store again, by Look.
 func (r *Revocations) Due(now time.Time) bool {
-	return r.cfg.Every > 0 && now.UnixNano()-r.known.read.Load() >= int64(r.cfg.Every)
+	return r.cfg.Every > 0 && age(now, &r.known.read) >= r.cfg.Every
 }
 
 // Wanted reports whether a request has lately needed to know what was revoked:
 // else nobody has to ask the store for it.
 func (r *Revocations) Wanted(now time.Time) bool {
-	return now.UnixNano()-r.look.used.Load() < int64(lookIdle)
+	return age(now, &r.look.used) < lookIdle
+}
+
+// age is how long ago something was, by a clock that may be set back: what lies
+// in the future since then is as old as can be. Else nobody would ask a store
+// again until the clock has caught up.
+func age(now time.Time, at *atomic.Int64) time.Duration {
+	if since := now.UnixNano() - at.Load(); since >= 0 {
+		return time.Duration(since)
+	}
+	return math.MaxInt64
 }
 
 // Fresh sees to it that what is known is not older than twice the time between
@@ -57,16 +68,16 @@ func (r *Revocations) Fresh(ctx context.Context) error {
 	if r.cfg.Every == 0 {
 		return nil
 	}
-	now := r.cfg.Now().UnixNano()
-	if used := r.look.used.Load(); now-used > int64(lookRetry) {
-		r.look.used.Store(now)
+	now := r.cfg.Now()
+	if age(now, &r.look.used) > lookRetry {
+		r.look.used.Store(now.UnixNano())
 	}
-	age := time.Duration(now - r.known.read.Load())
-	if age <= 2*r.cfg.Every {
+	known := age(now, &r.known.read)
+	if known <= 2*r.cfg.Every {
 		return nil
 	}
-	err := r.await(ctx, r.begin(), age)
-	if err != nil && age > LookPatience {
+	err := r.await(ctx, r.begin(), known)
+	if err != nil && known > LookPatience {
 		return errRevocationsUnknown(err)
 	}
 	return nil
@@ -103,9 +114,9 @@ var errStoreSlow = errors.New("the store does not answer in time")
 
 // await waits for an answer: not at all while what is known is young enough to
 // go on with, for the store may be slow.
-func (r *Revocations) await(ctx context.Context, f *lookFlight, age time.Duration) error {
+func (r *Revocations) await(ctx context.Context, f *lookFlight, known time.Duration) error {
 	patience := time.Second
-	if age > LookPatience {
+	if known > LookPatience {
 		patience = lookTime
 	}
 	timer := time.NewTimer(patience)

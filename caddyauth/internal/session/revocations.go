@@ -276,7 +276,7 @@ func (r *Revocations) Look(ctx context.Context) error {
 	}
 	now := r.cfg.Now()
 	from := now.Add(-r.cfg.Keep)
-	if read := time.Unix(0, r.known.read.Load()); read.After(from) {
+	if read := time.Unix(0, r.known.read.Load()); read.After(from) && !read.After(now) { // else the clock was set back
 		from = read
 	}
 	for n := bucketOf(from.Add(-bucketOverlap)); n <= bucketOf(now.Add(bucketOverlap)); n++ {

@@ -101,7 +101,7 @@ func (k *Stored) find(ctx context.Context, cookies []string, from load) (*Sessio
 func (k *Stored) byTicket(ctx context.Context, value string, from load) (*Session, error) {
 	known, _ := k.opened.get(value)
 	now := k.cfg.Now()
-	if known != nil && k.cfg.Lag > 0 && now.UnixNano()-known.record().checked.Load() < int64(k.cfg.Lag) {
+	if known != nil && age(now, &known.record().checked) < k.cfg.Lag {
 		return known, nil
 	}
 	ticket := known
