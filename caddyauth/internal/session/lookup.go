@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -57,36 +59,79 @@ func (k *Stored) indexesOf(s *Session) ([]string, error) {
 	return names, nil
 }
 
+// lookupWidth is how many sessions are looked up, or ended, at a time: of
+// thousands, as one user can have, each may be a question to a server.
+const lookupWidth = 16
+
 // Sessions returns the sessions that are meant, and may still be used. One
 // whose summary does not open is nobody's any more, and is left out.
 func (k *Stored) Sessions(ctx context.Context, who Selector) ([]Summary, error) {
+	return k.each(ctx, who, func(context.Context, *Summary) (bool, error) { return true, nil })
+}
+
+// each does something with each session that is meant, as soon as it is found,
+// and returns those of which it says so. It goes no further after an error.
+func (k *Stored) each(ctx context.Context, who Selector, do func(context.Context, *Summary) (bool, error)) (found []Summary, err error) {
+	handles, err := k.handles(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	next := 0
+	take := func(before *Summary) (handle string, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if before != nil {
+			found = append(found, *before)
+		}
+		if err != nil || next == len(handles) {
+			return "", false
+		}
+		next++
+		return handles[next-1], true
+	}
+	for range min(lookupWidth, len(handles)) {
+		all.Go(func() {
+			handle, more := take(nil)
+			for more {
+				summary, failed := k.Summary(ctx, handle)
+				is := failed == nil && summary != nil && summary.matches(who)
+				if is {
+					is, failed = do(ctx, summary)
+				}
+				if failed != nil {
+					mu.Lock()
+					err = failed
+					mu.Unlock()
+				}
+				if !is {
+					summary = nil
+				}
+				handle, more = take(summary)
+			}
+		})
+	}
+	all.Wait()
+	return found, err
+}
+
+// handles are those of all sessions that may be meant, each once.
+func (k *Stored) handles(ctx context.Context, who Selector) (handles []string, err error) {
 	kind, name := who.index()
 	tags, err := k.cfg.Indexes.Tags(kind, name)
 	if err != nil {
 		return nil, err
 	}
-	var found []Summary
-	seen := map[string]bool{}
 	for _, tag := range tags {
-		handles, err := k.cfg.Store.Find(ctx, kind+"-"+tag)
+		found, err := k.cfg.Store.Find(ctx, kind+"-"+tag)
 		if err != nil {
 			return nil, storeError("finding", err)
 		}
-		for _, handle := range handles {
-			if seen[handle] {
-				continue
-			}
-			seen[handle] = true
-			summary, err := k.Summary(ctx, handle)
-			if err != nil {
-				return nil, err
-			}
-			if summary != nil && summary.matches(who) {
-				found = append(found, *summary)
-			}
-		}
+		handles = append(handles, found...)
 	}
-	return found, nil
+	slices.Sort(handles)
+	return slices.Compact(handles), nil
 }
 
 // Summary returns what the store has under a handle; nil when it is nothing of
@@ -115,18 +160,16 @@ func (s *Summary) matches(who Selector) bool {
 }
 
 // EndAll drops the sessions that are meant and began before a given time, and
-// returns them. Where it fails, some may be gone already.
+// returns them. Where it fails, or has no time left, those that it has come by
+// are gone, so that who tries again comes further: nobody escapes by having
+// more sessions than can be ended at once.
 func (k *Stored) EndAll(ctx context.Context, who Selector, began time.Time) ([]Summary, error) {
-	found, err := k.Sessions(ctx, who)
-	var ended []Summary
-	for _, s := range found {
-		if !s.Created.Before(began.Truncate(time.Millisecond)) {
-			continue
+	began = began.Truncate(time.Millisecond)
+	return k.each(ctx, who, func(ctx context.Context, s *Summary) (bool, error) {
+		if !s.Created.Before(began) {
+			return false, nil
 		}
-		if err := k.End(ctx, s.Handle); err != nil {
-			return ended, err
-		}
-		ended = append(ended, s)
-	}
-	return ended, err
+		err := k.End(ctx, s.Handle)
+		return err == nil, err
+	})
 }

@@ -638,3 +638,30 @@ func FuzzTicket(f *testing.F) {
 		}
 	})
 }
+
+// A118: a user with more sessions than can be ended in the time there is does
+// not keep them by that: those that were come by are gone, and the next try
+// comes further. The store is asked for many at a time.
+func TestA118ManySessionsEndBitByBit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &countingStore{}
+		k := newStored(t, s, hours, nil)
+		const sessions = 400
+		for range sessions {
+			one := newSession(t, "a")
+			one.Created, one.Seen = time.Now(), time.Now()
+			ticket(t, k, one)
+		}
+		time.Sleep(time.Second)
+		left := sessions
+		for try := 1; left > 0; try++ {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			s.before = func(string) error { time.Sleep(100 * time.Millisecond); return ctx.Err() }
+			ended, err := k.EndAll(ctx, Selector{Subject: "alice"}, time.Now())
+			cancel()
+			if left -= len(ended); err == nil != (left == 0) || err != nil && !errors.Is(err, ErrStore) || len(ended) < 50 {
+				t.Fatalf("try %d: %d of %d are left, %v", try, left, sessions, err)
+			}
+		}
+	})
+}
