@@ -147,15 +147,59 @@ func TestA119RevocationsUnknown(t *testing.T) {
 	})
 }
 
+// A119: a process that begins must read a week of lists, from a store in which
+// each takes a while. It gets through them in several looks, if not in one: else
+// nobody would have a session any more.
+func TestA119SlowStoreIsGotThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &findingStore{}
+		here := newRevocations(t, s, 2*time.Second)
+		here.cfg.Keep = 7 * 24 * time.Hour
+		one := about(t, "alice", "1")
+		if err := here.Revoke(t.Context(), one.Handle()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * 24 * time.Hour)
+		late := newRevocations(t, s, 2*time.Second)
+		late.cfg.Keep = here.cfg.Keep
+		s.takes = 600 * time.Millisecond
+		tries := 1
+		for began := time.Now(); ; tries++ {
+			err := late.Fresh(t.Context())
+			if err == nil {
+				break
+			}
+			if time.Since(began) > time.Minute {
+				t.Fatalf("after a minute: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		if !late.Has(one) || tries < 2 {
+			t.Errorf("after %d tries: %v", tries, late.Has(one))
+		}
+		if s.asked = 0; late.Look(t.Context()) != nil || s.asked > 2 {
+			t.Errorf("after that, %d lists are read", s.asked)
+		}
+	})
+}
+
 type findingStore struct {
 	store.Memory
 	err   error
 	hangs bool
+	takes time.Duration
 	asked int
 }
 
 func (s *findingStore) Find(ctx context.Context, index string) ([]string, error) {
 	s.asked++
+	if s.takes > 0 {
+		select {
+		case <-time.After(s.takes):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if s.hangs {
 		<-ctx.Done()
 		return nil, ctx.Err()

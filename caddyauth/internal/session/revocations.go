@@ -268,12 +268,19 @@ func parseRevocation(key string) (mark string, since time.Time, ok bool) {
 var farFuture = time.UnixMilli(253402300799_999)
 
 // Look asks the store for what others have revoked since the last time; the
-// first time for all that must be known.
+// first time for all that must be known. Its answer may be what was true up to
+// a second ago.
 func (r *Revocations) Look(ctx context.Context) error {
-	find := r.cfg.Store.Find
 	if c, ok := r.cfg.Store.(store.Cached); ok {
-		find = c.FindCached
+		return r.read(ctx, c.FindCached)
 	}
+	return r.LookNow(ctx)
+}
+
+// LookNow is Look for who must know all that was revoked before the call.
+func (r *Revocations) LookNow(ctx context.Context) error { return r.read(ctx, r.cfg.Store.Find) }
+
+func (r *Revocations) read(ctx context.Context, find func(context.Context, string) ([]string, error)) error {
 	now := r.cfg.Now()
 	from := now.Add(-r.cfg.Keep)
 	if read := time.Unix(0, r.known.read.Load()); read.After(from) && !read.After(now) { // else the clock was set back
@@ -284,15 +291,25 @@ func (r *Revocations) Look(ctx context.Context) error {
 		if err != nil {
 			return storeError("asking which sessions were ended", err)
 		}
-		forget := time.UnixMilli((n + 1) * bucketSize.Milliseconds()).Add(r.cfg.Keep)
+		end := time.UnixMilli((n + 1) * bucketSize.Milliseconds())
 		for _, key := range keys {
 			if mark, since, ok := parseRevocation(key); ok {
-				r.known.add(mark, since, now, forget)
+				r.known.add(mark, since, now, end.Add(r.cfg.Keep))
 			}
 		}
+		r.known.hasRead(end.Add(bucketOverlap), now) // so that a slow store is got through in several looks
 	}
-	r.known.read.Store(now.UnixNano())
+	r.known.hasRead(now, now)
 	return nil
+}
+
+// hasRead remembers that all lists are read that were full by a given time; that
+// is nothing to remember before it has come.
+func (r *Revoked) hasRead(until, now time.Time) {
+	before := r.read.Load()
+	if !until.After(now) && (until.UnixNano() > before || before > now.UnixNano()) {
+		r.read.Store(until.UnixNano())
+	}
 }
 
 // errRevocationsUnknown says that it is not known any more which sessions were
