@@ -178,11 +178,23 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: state.returnTo})
 		return
 	}
-	for _, replaced := range before {
-		p.supersede(r.Context(), replaced, s)
+	ended, err := p.endedMeanwhile(r.Context(), s)
+	if ended || err != nil { // what would be there of it opens nothing, and may stand in another's place
+		a.written = p.withoutSession(r, a.written)
+		w.Header()["Set-Cookie"] = p.withoutSession(r, w.Header()["Set-Cookie"])
 	}
-	p.checkNotEnded(r.Context(), s)
-	p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
+	switch {
+	case err != nil:
+		p.failCallback(w, r, failure{reason: reasonFor(err), err: err, returnTo: state.returnTo})
+		return
+	case ended:
+		p.logger.Info("a login was undone: its session was ended meanwhile", zap.String("provider", p.name), zap.String("sub", s.Subject))
+	default:
+		for _, replaced := range before {
+			p.supersede(r.Context(), replaced, s)
+		}
+		p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
+	}
 	target := at.String() + state.returnTo
 	if p.site.strict {
 		p.writePage(w, http.StatusOK, continuePage(target))
@@ -208,20 +220,23 @@ func (p *relyingParty) supersede(ctx context.Context, before, by *session.Sessio
 	p.sayCut(before, p.shared.live.endSession(before.ID, errReplaced, nil), errReplaced)
 }
 
-// checkNotEnded ends a new session that the provider has ended while it was
-// being made: whoever ended it looked for it before it was there, and left
-// word.
-func (p *relyingParty) checkNotEnded(ctx context.Context, s *session.Session) {
+// endedMeanwhile ends a new session that was ended while it was being made:
+// whoever ended it looked for it before it was there, and left word. Where that
+// cannot be told it is an error, and the session goes, too.
+func (p *relyingParty) endedMeanwhile(ctx context.Context, s *session.Session) (ended bool, err error) {
 	if p.sessions.stored == nil { // else every request looks at that
-		return
+		return false, nil
 	}
-	err := p.sessions.revocations.Look(ctx)
-	if p.sessions.revocations.Has(s) { // by what is known here, if the store does not say
-		err = p.sessions.stored.End(ctx, s.Handle())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*rememberTime) // it is in the store, whoever hangs up now
+	defer cancel()
+	err = p.sessions.revocations.LookNow(ctx)
+	if ended = p.sessions.revocations.Has(s); err == nil && !ended {
+		return false, nil
 	}
 	if err != nil {
-		p.logger.Warn("it is not known whether the provider has ended a session that has just begun", zap.String("provider", p.name), zap.Error(err))
+		err = fmt.Errorf("was the session ended while it was made: %w", err)
 	}
+	return ended, errors.Join(err, p.sessions.stored.End(ctx, s.Handle()))
 }
 
 // leadOn is for a callback whose state is gone: too old, used before, of

@@ -1,0 +1,130 @@
+package caddyauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/store"
+)
+
+// lateStore answers from a cache which has not heard of anything yet, as a
+// cache may for a second, and may fail to find.
+type lateStore struct {
+	store.Memory
+	lost error
+}
+
+func (s *lateStore) LoadCached(ctx context.Context, key string) (store.Record, error) {
+	return s.Load(ctx, key)
+}
+
+func (s *lateStore) Find(ctx context.Context, index string) ([]string, error) {
+	if s.lost != nil {
+		return nil, s.lost
+	}
+	return s.Memory.Find(ctx, index)
+}
+
+func (*lateStore) FindCached(context.Context, string) ([]string, error) { return nil, nil }
+
+func replicaOf(t *testing.T, s store.Store) *relyingParty {
+	t.Helper()
+	h := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","cookie_secret":["0badc0ffee15900d7ea5e7a57e5b1e55ed0ddba11cab1e5caffe1nea0fab1e5eed"],"session":{}}}`)
+	p := h.party
+	p.shared, p.logger = new(shared), zap.NewNop()
+	p.site.nameCookies(h.Inline.Session, "pkce_auth")
+	keys, err := sealed.NewKeyring([]byte(strings.Repeat("k", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.sessions = newKeepers(keptIn{sessions: s, revocations: s, every: time.Second}, keeperConfig{
+		session: h.Inline.Session, stem: "pkce_auth", keys: keys, whose: []string{"op", "public", "pkce_auth"},
+		binding: []string{"op", "public", "pkce_auth"}, shared: p.shared, logger: p.logger, now: time.Now,
+	})
+	return p
+}
+
+func madeSession(began time.Time) *session.Session {
+	s := session.New(&rp.Grant{AccessToken: rp.NewSecret("a"), Expiry: time.Now().Add(time.Hour)}, &rp.Identity{Subject: "alice"}, time.Now())
+	s.Created = began
+	return s
+}
+
+// finish lets a login come to its end, and gives the browser's new cookies.
+func finish(t *testing.T, p *relyingParty, cookies []string, s *session.Session) (w *httptest.ResponseRecorder, after []string) {
+	t.Helper()
+	r := newRequest(http.MethodGet, "https://app.test/oauth2/callback", http.Header{"Cookie": cookies})
+	at, err := p.site.origins.of(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = httptest.NewRecorder()
+	p.finish(w, r, s, &loginState{returnTo: "/page"}, at)
+	return w, merge(cookies, w.Header())
+}
+
+// R45, A119: another replica ends all sessions of a user just when one of them
+// is made here. That is looked for in the store itself, whatever a cache says
+// of it; and where the store does not say, nobody is logged in.
+func TestR45A119EndedWhileItWasMade(t *testing.T) {
+	for name, tc := range map[string]struct {
+		revoke bool
+		lost   error
+		alive  bool
+	}{
+		"not ended":               {alive: true},
+		"ended":                   {revoke: true},
+		"the store does not say":  {lost: errors.New("lost")},
+		"ended and not to be had": {revoke: true, lost: errors.New("lost")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &lateStore{}
+			here, there := replicaOf(t, s), replicaOf(t, s)
+			began := time.Now().Add(-time.Second)
+			if tc.revoke {
+				if _, err := there.endSessionsOf(t.Context(), session.Selector{Subject: "alice"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.lost = tc.lost
+			made := madeSession(began)
+			w, cookies := finish(t, here, nil, made)
+			s.lost = nil
+			_, err := s.Load(t.Context(), made.Handle())
+			if (err == nil) != tc.alive || (len(cookies) > 0) != tc.alive {
+				t.Errorf("in the store: %v; cookies: %v", err, cookies)
+			}
+			if location := w.Header().Get("Location"); strings.Contains(location, pathError) != (tc.lost != nil) {
+				t.Errorf("sent to %s", location)
+			}
+		})
+	}
+}
+
+// A61: a callback is repeated after its session was ended, when the browser has
+// another by now. The first does not come back, and the other one stays.
+func TestA61RepeatedCallbackOfAnEndedSession(t *testing.T) {
+	s := &lateStore{}
+	p := replicaOf(t, s)
+	one, two := madeSession(time.Now()), madeSession(time.Now())
+	_, cookies := finish(t, p, nil, one)
+	_, cookies = finish(t, p, cookies, two)
+	_, again := finish(t, p, cookies, one)
+	if _, err := s.Load(t.Context(), one.Handle()); err == nil {
+		t.Error("the session that was replaced is back")
+	}
+	got, err := p.sessions.of(true).Load(t.Context(), again)
+	if err != nil || got.ID != two.ID || p.sessions.revocations.Has(got) {
+		t.Errorf("the newer one: %v, %v", got, err)
+	}
+}
