@@ -153,6 +153,7 @@ type world struct {
 	issuer   string
 	caddy    *process
 	site     string
+	login    string // the path of its login, if it is not /oauth2/login
 	upstream *upstream
 }
 
@@ -162,6 +163,21 @@ type world struct {
 func newWorld(t *testing.T, address, directives string, env ...string) *world {
 	t.Helper()
 	w := &world{t: t, upstream: newUpstream(t)}
+	w.begin(address, directives, env...)
+	return w
+}
+
+// newWorldWithLogin is newWorld for a site whose login is elsewhere.
+func newWorldWithLogin(t *testing.T, directives, login string) *world {
+	t.Helper()
+	w := &world{t: t, upstream: newUpstream(t), login: login}
+	w.begin("http://127.0.0.1:0", directives)
+	return w
+}
+
+func (w *world) begin(address, directives string, env ...string) {
+	t := w.t
+	t.Helper()
 	for _, variable := range env {
 		name, value, _ := strings.Cut(variable, "=")
 		t.Setenv(name, value)
@@ -178,20 +194,23 @@ func newWorld(t *testing.T, address, directives string, env ...string) *world {
 	}
 	w.idp.printed(`"issuer":"(.*)"`)
 	w.ready()
-	return w
 }
 
 // ready waits until logins begin: Caddy may have asked the provider before
 // that was up, and asks again some seconds later.
 func (w *world) ready() {
 	w.t.Helper()
+	login := w.login
+	if login == "" {
+		login = "/oauth2/login"
+	}
 	client := &http.Client{
 		Timeout:       5 * time.Second,
 		Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if resp, err := client.Get(w.site + "/oauth2/login"); err == nil {
+		if resp, err := client.Get(w.site + login); err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusFound {
 				return

@@ -35,6 +35,12 @@ function serve(origins) {
     response_types: ['code'],
     application_type: 'web',
   };
+  // With one of these, logging out at the provider logs out of the other, too.
+  const linked = (prefix) => ({
+    ...client, token_endpoint_auth_method: 'none', redirect_uris: origins.map((origin) => `${origin}${prefix}/callback`),
+    post_logout_redirect_uris: origins.map((origin) => `${origin}${prefix}/signed-out`),
+    backchannel_logout_uri: `${origins[0]}${prefix}/backchannel-logout`, backchannel_logout_session_required: true,
+  });
   const signed = process.env.CLIENT_KEY ? [{
     ...client, client_id: 'signed', token_endpoint_auth_method: 'private_key_jwt',
     jwks: { keys: [createPublicKey(readFileSync(process.env.CLIENT_KEY)).export({ format: 'jwk' })] },
@@ -42,6 +48,8 @@ function serve(origins) {
   const provider = new Provider(issuer, {
     clients: [
       ...signed,
+      { ...linked('/oauth2/mail'), client_id: 'mail' },
+      { ...linked('/oauth2/files'), client_id: 'files' },
       { ...client, client_id: 'public', token_endpoint_auth_method: 'none' },
       { ...client, client_id: 'basic', client_secret: secret, token_endpoint_auth_method: 'client_secret_basic' },
       { ...client, client_id: 'post', client_secret: secret, token_endpoint_auth_method: 'client_secret_post' },
@@ -66,11 +74,13 @@ function serve(origins) {
       }),
     }),
     cookies: { keys: ['a key for tests'] },
+    fetch: (url, { dispatcher: _, ...options }) => globalThis.fetch(url, options), // its own does not call loopback
     rotateRefreshToken: true, // and a second use of one revokes the grant
     ttl: { AccessToken: accessTokenSeconds, RefreshToken: 86400, IdToken: 3600, Grant: 86400, Session: 86400, Interaction: 3600 },
     features: {
       devInteractions: { enabled: true }, // its own login form
       rpInitiatedLogout: { enabled: true },
+      backchannelLogout: { enabled: true },
       revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
@@ -85,7 +95,7 @@ function serve(origins) {
   });
   const events = [
     'authorization.success', 'authorization.error', 'grant.success', 'grant.error', 'grant.revoked', 'end_session.success',
-    'end_session.error', 'revocation.error', 'server_error',
+    'end_session.error', 'backchannel.success', 'backchannel.error', 'revocation.error', 'server_error',
   ];
   for (const event of events) {
     provider.on(event, (ctx, err) => console.log(JSON.stringify({

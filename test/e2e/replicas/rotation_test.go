@@ -74,8 +74,10 @@ func TestSecretRotatesUnderLoad(t *testing.T) {
 			}
 		}
 		bad := o.not(http.StatusOK)
-		measured.add(row{"g. cookie_secret rotated in three steps, under load", k.String(), 0, o.total() + 7*logins, len(bad), lost,
-			fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken())})
+		measured.add(row{
+			"g. cookie_secret rotated in three steps, under load", k.String(), 0, o.total() + 7*logins, len(bad), lost,
+			fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken()),
+		})
 		if len(bad) > 0 || lost > 0 {
 			t.Errorf("%d sessions were lost; these requests failed: %s", lost, few(bad))
 		}
@@ -113,8 +115,10 @@ func TestGeneratedKeyIsShared(t *testing.T) {
 				lost++
 			}
 		}
-		measured.add(row{"g. generated key, a replica joins under load", k.String(), 0, o.total() + 7*logins, len(bad), lost,
-			fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken())})
+		measured.add(row{
+			"g. generated key, a replica joins under load", k.String(), 0, o.total() + 7*logins, len(bad), lost,
+			fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken()),
+		})
 		if len(bad) > 0 || lost > 0 {
 			t.Errorf("%d sessions were lost; these requests failed: %s", lost, few(bad))
 		}
