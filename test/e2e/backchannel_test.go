@@ -51,6 +51,7 @@ func TestR44R45BackChannelLogoutInChromium(t *testing.T) {
 	logOut(t, alice)
 	shows(t, alice, `location.pathname === "/oauth2/files/signed-out"`)
 	w.idp.printed(`"event":"(backchannel.success)"`)
+	do(t, alice, chromedp.Navigate(w.site+"/")) // from our own page nothing is fetched
 	for deadline := time.Now().Add(10 * time.Second); fetches("/mail/x") != 401; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("alice is still logged in at the other application")
