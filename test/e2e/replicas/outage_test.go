@@ -87,7 +87,7 @@ func (w *world) outage(scenario string, begin, end func()) {
 		w.t.Errorf("%d logins were begun", n)
 	}
 	measured.add(row{
-		scenario, w.setup.kind.String(), w.asked(), o.total(), o.count(http.StatusServiceUnavailable), lost,
+		scenario, w.setup.String(), w.asked(), o.total(), o.count(http.StatusServiceUnavailable), lost,
 		fmt.Sprintf("failed: 503; back %s after the store, slowest answer %s", back, o.slowest()),
 	})
 }

@@ -51,7 +51,7 @@ func (w *world) drained(scenario string, browsers []*browser, outcomes []*outcom
 			lost++
 		}
 	}
-	measured.add(row{scenario, w.setup.kind.String(), w.asked(), total, len(bad), lost, fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken())})
+	measured.add(row{scenario, w.setup.String(), w.asked(), total, len(bad), lost, fmt.Sprintf("%d logins meanwhile; %d connections reset before they were accepted", logins, w.unbroken())})
 	if len(bad) > 0 || lost > 0 {
 		w.t.Errorf("%d sessions were lost; these requests failed: %s", lost, few(bad))
 	}

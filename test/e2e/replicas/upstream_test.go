@@ -17,13 +17,12 @@ import (
 type upstream struct {
 	server *httptest.Server
 
-	mu      sync.Mutex
-	reached map[string]string // Authorization by X-Request
-	count   int
+	mu    sync.Mutex
+	count int
 }
 
 func newUpstream(t *testing.T) *upstream {
-	u := &upstream{reached: map[string]string{}}
+	u := &upstream{}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, _ *http.Request) {
@@ -62,9 +61,6 @@ func newUpstream(t *testing.T) *upstream {
 	u.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.mu.Lock()
 		u.count++
-		if id := r.Header.Get("X-Request"); id != "" {
-			u.reached[id] = r.Header.Get("Authorization")
-		}
 		u.mu.Unlock()
 		if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
 			t.Errorf("%s reached the upstream without a token", r.URL)
@@ -101,13 +97,6 @@ func (u *upstream) requests() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.count
-}
-
-// token is what came with a request; empty if it did not come.
-func (u *upstream) token(request string) string {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.reached[request]
 }
 
 // stream is something that goes on until somebody cuts it.
