@@ -29,7 +29,7 @@ type kept struct {
 	seen       time.Time
 
 	checked atomic.Int64 // when the store was last asked, in Unix nanoseconds
-	sliding atomic.Bool  // whether somebody is writing a later Seen
+	writing atomic.Bool  // whether somebody is writing what is newer, or has tried just now
 }
 
 // holds reports whether the record says all that s does.

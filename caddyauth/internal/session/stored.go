@@ -173,7 +173,8 @@ func (k *Stored) Near() bool {
 }
 
 // Save implements Keeper. One of all who find at the same time that a session
-// must slide writes it; the others have nothing to do.
+// must slide, or that its new tokens are not in the store yet, writes it; the
+// others have nothing to do.
 func (k *Stored) Save(ctx context.Context, h http.Header, cookies []string, s *Session) error {
 	record := s.record()
 	switch {
@@ -183,19 +184,20 @@ func (k *Stored) Save(ctx context.Context, h http.Header, cookies []string, s *S
 		}
 	case record.holds(s):
 		return nil
+	case !record.writing.CompareAndSwap(false, true):
+		return nil
 	case s.Generation > record.generation: // its refresh could not be kept then
-		if _, err := k.keep(ctx, s); err != nil {
+		record.writeAgain()
+		if _, err := k.keep(ctx, s, 1); err != nil {
 			return err
 		}
-	case !record.sliding.CompareAndSwap(false, true):
-		return nil
 	default:
 		err := k.write(ctx, s, record.version+1)
 		if errors.Is(err, store.ErrConflict) {
 			return nil
 		}
 		if err != nil {
-			record.sliding.Store(false)
+			record.writeAgain()
 			return err
 		}
 	}
@@ -266,14 +268,8 @@ func (k *Stored) End(ctx context.Context, handle string) error {
 // lockName is the lock of a session's refreshes.
 func lockName(handle string) string { return "refresh-" + handle }
 
-const (
-	// lockWait is how often who waits for another's refresh looks again.
-	lockWait = 100 * time.Millisecond
-
-	// keepTries is how often it is tried to keep new tokens before the lock is
-	// given back, with a pause that doubles from the given one on.
-	keepTries, keepPause = 6, 50 * time.Millisecond
-)
+// lockWait is how often who waits for another's refresh looks again.
+const lockWait = 100 * time.Millisecond
 
 // Refresh implements Keeper: one of all who share the store asks the provider,
 // the others get its outcome.
@@ -297,7 +293,7 @@ func (k *Stored) Refresh(ctx context.Context, s *Session, do func(context.Contex
 	if err != nil {
 		return k.refused(ctx, current, err)
 	}
-	return k.keep(ctx, renewed)
+	return k.keep(ctx, renewed, keepTries)
 }
 
 // claim waits until the session's tokens are newer than those of s, or until
@@ -352,47 +348,4 @@ func (k *Stored) refused(ctx context.Context, s *Session, cause error) (*Session
 		k.cfg.Trouble("ending a session that the provider does not refresh any longer", err)
 	}
 	return nil, cause
-}
-
-// keep saves new tokens: the old ones are spent. If the store does not take
-// them now, this process has them, and tries again as soon as the session is
-// used.
-func (k *Stored) keep(ctx context.Context, s *Session) (*Session, error) {
-	record, pause := s.record(), keepPause
-	for try := 1; ; try++ {
-		err := k.write(ctx, s, record.version+1)
-		if err == nil {
-			renewed := *s
-			renewed.loaded = &loaded{record: &kept{handle: record.handle, version: record.version + 1, generation: s.Generation, seen: s.Seen}}
-			return &renewed, nil
-		}
-		if errors.Is(err, store.ErrConflict) {
-			current, err := k.fetch(ctx, s, k.cfg.Store.Load)
-			switch {
-			case errors.Is(err, ErrNone):
-				return nil, ErrEnded
-			case err == nil && current.Generation >= s.Generation:
-				return current, nil
-			case err == nil: // it slid meanwhile
-				slid := *s
-				slid.Seen = current.Seen
-				s, record = &slid, current.record()
-			}
-		}
-		if errors.Is(err, ErrEnded) {
-			return nil, err
-		}
-		if try == keepTries {
-			k.cfg.Trouble("keeping refreshed tokens, which only this process has now", err)
-			return s, nil
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-			pause *= 2
-		case <-ctx.Done():
-			try = keepTries - 1
-		}
-		timer.Stop()
-	}
 }
