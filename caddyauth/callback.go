@@ -212,8 +212,11 @@ func (p *relyingParty) supersede(ctx context.Context, before, by *session.Sessio
 	}
 	p.shared.superseded.Mark(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
 	if p.sessions.stored != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
 		if err := p.sessions.stored.End(ctx, before.Handle()); err != nil {
-			p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err))
+			p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err),
+				zap.String("hint", howToMendStore))
 		}
 		p.remember(ctx, before)
 	}

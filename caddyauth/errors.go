@@ -179,19 +179,24 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 	if checkErr, ok := errors.AsType[*rp.CheckError](f.err); ok {
 		fields = append(fields, zap.String("check", checkErr.Check))
 	}
-	hint := hints[f.reason]
-	switch { // whatever the user is told
-	case errors.Is(f.err, rp.ErrMisconfigured):
-		hint = hints[reasonMisconfigured]
-	case errors.Is(f.err, sealed.ErrKeys):
-		hint = howToMendKeys
-	case errors.Is(f.err, session.ErrStore):
-		hint = howToMendStore
-	}
-	if hint != "" {
+	if hint := hintFor(f.reason, f.err); hint != "" {
 		fields = append(fields, zap.String("hint", hint))
 	}
 	c.Write(fields...)
+}
+
+// hintFor is what an operator can do about a failure, whatever the user is told.
+func hintFor(why reason, err error) string {
+	switch {
+	case errors.Is(err, rp.ErrMisconfigured):
+		return hints[reasonMisconfigured]
+	case errors.Is(err, sealed.ErrKeys):
+		return howToMendKeys
+	case errors.Is(err, session.ErrStore):
+		return howToMendStore
+	default:
+		return hints[why]
+	}
 }
 
 func clientIP(r *http.Request) string {

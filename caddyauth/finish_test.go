@@ -128,3 +128,42 @@ func TestA61RepeatedCallbackOfAnEndedSession(t *testing.T) {
 		t.Errorf("the newer one: %v, %v", got, err)
 	}
 }
+
+// heedingStore does nothing for who has gone.
+type heedingStore struct{ lateStore }
+
+func (s *heedingStore) Load(ctx context.Context, key string) (store.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Record{}, err
+	}
+	return s.lateStore.Load(ctx, key)
+}
+
+func (s *heedingStore) Delete(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.lateStore.Delete(ctx, key)
+}
+
+// T8, A82: who asks to be logged out and hangs up, as a page does that goes away
+// at once, is logged out all the same, and what is under way ends.
+func TestT8LogoutOfWhoHangsUp(t *testing.T) {
+	s := &heedingStore{}
+	p := replicaOf(t, s)
+	made := madeSession(time.Now())
+	_, cookies := finish(t, p, nil, made)
+	request := underWay(&p.shared.live, made, anybody)
+	r := newRequest(http.MethodPost, "https://app.test/oauth2/logout", http.Header{"Cookie": cookies})
+	ctx, cancel := context.WithCancel(r.Context())
+	cancel()
+	if _, err := p.endSession(httptest.NewRecorder(), r.WithContext(ctx), false); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Memory.Load(t.Context(), made.Handle()); err == nil {
+		t.Error("the session is in the store")
+	}
+	if request.ended() == nil {
+		t.Error("a stream goes on")
+	}
+}

@@ -57,11 +57,15 @@ func (p *relyingParty) serveLogout(w http.ResponseWriter, r *http.Request) error
 // if revoke says so.
 func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request, revoke bool) (*session.Session, error) {
 	a, _ := p.authState(r)
+	// Who asks to be logged out and hangs up is: half of it would leave streams
+	// open, and a store that takes its time must not decide.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), endTime)
+	defer cancel()
 	ended := new(session.Session)
 	for _, secure := range []bool{true, false} {
 		var s *session.Session
 		err := a.setCookies(w.Header(), func(h http.Header) (err error) {
-			s, err = p.sessions.of(secure).Delete(r.Context(), h, a.cookies)
+			s, err = p.sessions.of(secure).Delete(ctx, h, a.cookies)
 			return err
 		})
 		if err != nil {
@@ -71,7 +75,7 @@ func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request, revoke
 		if s == nil {
 			continue
 		}
-		p.remember(r.Context(), s)
+		p.remember(ctx, s)
 		p.sayCut(s, p.shared.live.endSession(s.ID, errLoggedOut, nil), errLoggedOut) // after that, for who enters now looks there
 		newest, _ := p.shared.refresher.Latest(p.flightKey(s), s)
 		latest := *newest
@@ -85,6 +89,9 @@ func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request, revoke
 	}
 	return ended, nil
 }
+
+// endTime bounds how long a logout waits for a store.
+const endTime = 10 * time.Second
 
 // rememberTime bounds how long a logout waits until others can hear of it.
 const rememberTime = 3 * time.Second

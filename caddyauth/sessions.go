@@ -121,7 +121,7 @@ func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *se
 		why := reasonFor(err)
 		failures.WithLabelValues(p.name, string(why)).Inc()
 		p.logger.Warn("refresh failed", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("reason", string(why)),
-			zap.Error(err), zap.String("hint", hints[why]))
+			zap.Error(err), zap.String("hint", hintFor(why, err)))
 	}
 	return renewed, err
 }
@@ -162,8 +162,11 @@ func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
 // write gives the browser a session that takes the place of the one it has.
 func (p *relyingParty) write(h http.Header, r *http.Request, a *authState, s *session.Session) {
 	if err := p.save(h, r, a, s); err != nil {
+		if r.Context().Err() != nil { // nobody is there, and the next request does it
+			return
+		}
 		p.logger.Error("a session cannot be renewed, and will end", zap.String("provider", p.name), zap.String("sub", s.Subject),
-			zap.Error(err), zap.String("hint", hints[reasonFor(err)]))
+			zap.Error(err), zap.String("hint", hintFor(reasonFor(err), err)))
 		return
 	}
 	a.session, a.loaded = s, s.Generation // for a further handler of this provider
