@@ -76,27 +76,36 @@ func (r *Revocations) Fresh(ctx context.Context) error {
 	if known <= 2*r.cfg.Every {
 		return nil
 	}
-	err := r.await(ctx, r.begin(), known)
-	if err != nil && known > LookPatience {
+	f, failing := r.begin()
+	if failing && known <= LookPatience {
+		return nil // waiting would slow down every request, as long as a store hangs
+	}
+	patience := time.Second
+	if known > LookPatience && !failing {
+		patience = lookTime
+	}
+	if err := f.await(ctx, patience); err != nil && known > LookPatience {
 		return errRevocationsUnknown(err)
 	}
 	return nil
 }
 
-// begin asks the store, if nobody does and it has not failed just now.
-func (r *Revocations) begin() *lookFlight {
+// begin asks the store, if nobody does and it has not failed just now. It also
+// tells whether the last question before that failed.
+func (r *Revocations) begin() (f *lookFlight, failing bool) {
 	l := &r.look
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	failing = l.err != nil
 	if l.flight != nil {
-		return l.flight
+		return l.flight, failing
 	}
 	if l.err != nil && r.cfg.Now().Sub(l.failed) < lookRetry {
 		over := &lookFlight{done: make(chan struct{}), err: l.err}
 		close(over.done)
-		return over
+		return over, failing
 	}
-	f := &lookFlight{done: make(chan struct{})}
+	f = &lookFlight{done: make(chan struct{})}
 	l.flight = f
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
@@ -107,18 +116,13 @@ func (r *Revocations) begin() *lookFlight {
 		l.flight, l.err, l.failed = nil, f.err, r.cfg.Now()
 		close(f.done)
 	}()
-	return f
+	return f, failing
 }
 
 var errStoreSlow = errors.New("the store does not answer in time")
 
-// await waits for an answer: not at all while what is known is young enough to
-// go on with, for the store may be slow.
-func (r *Revocations) await(ctx context.Context, f *lookFlight, known time.Duration) error {
-	patience := time.Second
-	if known > LookPatience {
-		patience = lookTime
-	}
+// await waits for an answer, but not for long: the store may hang.
+func (f *lookFlight) await(ctx context.Context, patience time.Duration) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {

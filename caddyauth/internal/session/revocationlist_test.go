@@ -147,6 +147,40 @@ func TestA119RevocationsUnknown(t *testing.T) {
 	})
 }
 
+// A119, M105: a store hangs. The first request waits for it, a second, and those
+// that come with it; once it is known to hang, nobody waits any more, until it
+// must be known what it would say; and then each is told soon that it is not.
+func TestA119NobodyWaitsForAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &findingStore{}
+		r := newRevocations(t, s, time.Second)
+		if err := r.Fresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.hangs = true
+		last := time.Now()
+		for time.Since(last) < 2*time.Minute {
+			time.Sleep(100 * time.Millisecond)
+			began := time.Now()
+			err := r.Fresh(t.Context())
+			waited := time.Since(began)
+			switch since := began.Sub(last); {
+			case since < LookPatience && err != nil, since > LookPatience+2*time.Second && err == nil:
+				t.Fatalf("after %s: %v", since, err)
+			case waited > time.Second, since > 10*time.Second && since < LookPatience && waited > 0:
+				t.Fatalf("after %s a request waited for %s", since, waited)
+			}
+		}
+		time.Sleep(lookTime) // no question is open
+		synctest.Wait()
+		s.hangs = false
+		time.Sleep(lookRetry)
+		if err := r.Fresh(t.Context()); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
 // A119: a process that begins must read a week of lists, from a store in which
 // each takes a while. It gets through them in several looks, if not in one: else
 // nobody would have a session any more.
