@@ -40,10 +40,18 @@ type shared struct {
 	live       liveRequests                   // with a session
 	keys       atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
-	lookFails atomic.Bool // whether the store of revocations does not answer
+	said said
 
 	// These are said once in a process's life.
 	opaqueToken, noS256, overage, leakedKeys sync.Once
+}
+
+// said is what an operator was told by now.
+type said struct {
+	lookFails atomic.Bool   // that the store of revocations does not answer
+	evicted   atomic.Uint64 // how many sessions the memory had no room for
+	lost      atomic.Uint64 // and how many revocations
+	full      atomic.Int64  // when that was said last, in Unix nanoseconds
 }
 
 // Destruct implements caddy.Destructor.

@@ -39,6 +39,7 @@ func (p *relyingParty) sweep(now time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
 	p.lookForRevocations(ctx, now, len(sessions) > 0)
+	p.sayWhatIsFull(now)
 	for _, s := range sessions {
 		why := p.overdue(s, now)
 		if p.sessions.stored != nil && !errors.Is(why, errLoggedOut) {
@@ -76,7 +77,7 @@ func (p *relyingParty) lookForRevocations(ctx context.Context, now time.Time, st
 		return
 	}
 	err := r.Look(ctx)
-	if failing := err != nil; p.shared.lookFails.Swap(failing) == failing {
+	if failing := err != nil; p.shared.said.lookFails.Swap(failing) == failing {
 		return // that was said
 	}
 	if err != nil {
@@ -85,6 +86,29 @@ func (p *relyingParty) lookForRevocations(ctx context.Context, now time.Time, st
 		return
 	}
 	p.logger.Info("it is heard again which sessions other instances end", zap.String("provider", p.name))
+}
+
+// sayWhatIsFull tells of what the bounds of the memory have cost, at most once a
+// minute: users who were logged out for no reason that they know, and logouts
+// that are not known any more.
+func (p *relyingParty) sayWhatIsFull(now time.Time) {
+	said := &p.shared.said
+	evicted, lost := p.shared.memory.Evicted(), p.shared.revoked.Lost()
+	more, less := evicted-said.evicted.Load(), lost-said.lost.Load()
+	last := said.full.Load()
+	if more == 0 && less == 0 || now.Sub(time.Unix(0, last)).Abs() < time.Minute || !said.full.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	said.evicted.Store(evicted)
+	said.lost.Store(lost)
+	if more > 0 {
+		p.logger.Warn("the memory for sessions is full, and those that were used longest ago were ended", zap.String("provider", p.name), zap.Uint64("sessions", more),
+			zap.String("hint", "keep sessions in redis or storage; if one user has most of them (see the admin endpoint's list), end those"))
+	}
+	if less > 0 && p.sessions.stored == nil { // else it is gone from the store, too
+		p.logger.Error("more sessions were ended than can be remembered, and copies of the oldest ones' cookies are good again", zap.String("provider", p.name),
+			zap.Uint64("sessions", less), zap.String("hint", "keep sessions in redis, storage or memory, where what is ended is gone; a new cookie_secret ends all sessions"))
+	}
 }
 
 // cutRevoked cuts what is under way with sessions that are revoked by now.

@@ -57,6 +57,7 @@ type Revoked struct {
 	order []string // of marks, the first that was learnt first
 	some  atomic.Bool
 	read  atomic.Int64 // when a store last answered, in Unix nanoseconds
+	lost  atomic.Uint64
 }
 
 // revocation is of all sessions with a mark that began before since.
@@ -85,7 +86,14 @@ func (r *Revoked) add(mark string, since, now, forget time.Time) {
 	if known && !since.After(before.since) {
 		return
 	}
-	for len(r.order) > 0 && (len(r.order) >= maxRevocations || now.After(r.marks[r.order[0]].forget)) {
+	for len(r.order) > 0 {
+		over := now.After(r.marks[r.order[0]].forget)
+		if !over && len(r.order) < maxRevocations {
+			break
+		}
+		if !over {
+			r.lost.Add(1)
+		}
 		delete(r.marks, r.order[0])
 		r.order = r.order[1:]
 	}
@@ -106,6 +114,10 @@ func (r *Revoked) Mark(name string, now, forget time.Time) { r.add(name, farFutu
 func (r *Revoked) Marked(name string) bool {
 	return r.some.Load() && r.revokes([]string{name}, time.Time{})
 }
+
+// Lost counts what had to be forgotten before its time, because there was too
+// much of it.
+func (r *Revoked) Lost() uint64 { return r.lost.Load() }
 
 // revokes reports whether any of the marks revokes what began then.
 func (r *Revoked) revokes(marks []string, began time.Time) bool {
