@@ -8,8 +8,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // token2k is an access token of some 2 kB, as a JWT with permissions.
@@ -119,5 +122,34 @@ func TestPromise6HotPathAllocations(t *testing.T) {
 	}
 	if forwarded != runs+1 {
 		t.Errorf("only %d of %d requests were forwarded with their token", forwarded, runs+1)
+	}
+}
+
+// Promise 6: no store that answers from memory makes the hot path longer, nor
+// does it matter that some sessions were ended. Storage is asked twice a second,
+// and not by each request.
+func TestPromise6HotPathAllocationsWithStores(t *testing.T) {
+	const runs, limit = 500, 8
+	for _, kind := range []string{"cookie", "memory", "storage"} {
+		t.Run(kind, func(t *testing.T) {
+			h := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","session":{"store":{"kind":"`+kind+`"}}}}`)
+			if err := h.party.sessions.revocations.RevokeAll(t.Context(), session.Selector{Subject: "bob"}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			now := time.Now()
+			h.party.now = func() time.Time { return now } // or a slow machine asks a store in between
+			requests := hotRequests(t, sessionCookies(t, h, token2k), runs+1)
+			w := httptest.NewRecorder()
+			allocations := testing.AllocsPerRun(runs, func() {
+				if err := h.ServeHTTP(w, requests[0], nop); err != nil {
+					t.Fatal(err)
+				}
+				requests = requests[1:]
+			})
+			t.Logf("%v allocations", allocations)
+			if allocations > limit {
+				t.Errorf("got %v allocations, want at most %d", allocations, limit)
+			}
+		})
 	}
 }
