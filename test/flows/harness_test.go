@@ -47,7 +47,7 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, op: op, upstream: newUpstream(t), dir: t.TempDir(), store: storeOfAll()}
+	w := &world{t: t, op: op, upstream: newUpstream(t), dir: workDir(t), store: storeOfAll()}
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping Caddy: %v", err)
@@ -59,6 +59,27 @@ func newWorldWith(t testing.TB, cfg provider.Config) *world {
 		}
 	})
 	return w
+}
+
+// workDir is a folder that goes with the test: later than t.TempDir if it must
+// be, for a refresh that nobody waits for may give back its lock in the storage
+// when Caddy has stopped.
+func workDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "flows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for tries := 0; os.RemoveAll(dir) != nil; tries++ {
+			if tries == 100 {
+				t.Errorf("%s cannot be removed", dir)
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	return dir
 }
 
 // bobsProvider starts a provider beside that of the world, where bob is logged

@@ -569,7 +569,7 @@ func TestIDPS20ClientAssertions(t *testing.T) {
 	b := w.browser()
 	b.login(w, "/x")
 	b.logout(w)
-	w.eventually("the refresh token is revoked", func() bool { return len(w.op.Requests("revoke")) == 1 })
+	w.eventually("the refresh token is revoked", func() bool { return w.op.Revoked(w.refreshTokens()[0]) })
 	for _, r := range append(w.op.Requests("token"), w.op.Requests("revoke")...) {
 		w.expect = append(w.expect, r.Form.Get("client_assertion"))
 		writeFile(t, filepath.Join(w.dir, "assertion"), r.Form.Get("client_assertion"))
