@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,7 +154,7 @@ func (p *relyingParty) serveFrontChannelLogout(w http.ResponseWriter, r *http.Re
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Del("X-Frame-Options")
-	h.Set("Content-Security-Policy", strings.Replace(pagePolicy, "frame-ancestors 'none'", "frame-ancestors "+p.providerOrigin(), 1))
+	h.Set("Content-Security-Policy", strings.Replace(pagePolicy, "frame-ancestors 'none'", "frame-ancestors "+p.providerOrigins(), 1))
 	query, err := url.ParseQuery(originalURL(r).RawQuery)
 	if issuers, sids := query["iss"], query["sid"]; err != nil || len(issuers) != len(sids) || len(sids) > 1 {
 		return p.fail(w, r, failure{reason: reasonMalformed, err: errors.New("front-channel logout wants iss and sid, each once")})
@@ -187,11 +188,27 @@ func (p *relyingParty) endNamed(w http.ResponseWriter, r *http.Request, issuer, 
 	return err
 }
 
-// providerOrigin is who may show our front-channel logout in a frame.
-func (p *relyingParty) providerOrigin() string {
-	u, err := url.Parse(p.client.Provider.Issuer())
-	if err != nil || u.Host == "" || strings.ContainsAny(u.Host, "{};, ") {
+// providerOrigins are those who may show our front-channel logout in a frame:
+// the issuer's, and that of where logouts go there, as far as it is known.
+func (p *relyingParty) providerOrigins() string {
+	places := []string{p.client.Provider.Issuer()}
+	known, cancel := context.WithCancel(context.Background())
+	cancel() // nobody is asked for it
+	if m, err := p.client.Provider.Metadata(known); err == nil {
+		places = append(places, m.EndSessionEndpoint)
+	}
+	var origins []string
+	for _, place := range places {
+		u, err := url.Parse(place)
+		if err != nil || u.Host == "" || strings.ContainsAny(u.Host, "{};, ") {
+			continue
+		}
+		if origin := u.Scheme + "://" + u.Host; !slices.Contains(origins, origin) {
+			origins = append(origins, origin)
+		}
+	}
+	if len(origins) == 0 {
 		return "'none'"
 	}
-	return u.Scheme + "://" + u.Host
+	return strings.Join(origins, " ")
 }

@@ -13,6 +13,9 @@ const (
 	// given back, with a pause that doubles from the given one on.
 	keepTries, keepPause = 6, 50 * time.Millisecond
 
+	// maxConflicts is how often others may come between.
+	maxConflicts = 10
+
 	// keepTime bounds that altogether.
 	keepTime = 10 * time.Second
 
@@ -31,7 +34,7 @@ func (k *kept) writeAgain() { time.AfterFunc(writePause, func() { k.writing.Stor
 func (k *Stored) keep(ctx context.Context, s *Session, tries int) (*Session, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime)
 	defer cancel()
-	record, pause := s.record(), keepPause
+	record, pause, conflicts := s.record(), keepPause, 0
 	for try := 1; ; try++ {
 		err := k.write(ctx, s, record.version+1)
 		if err == nil {
@@ -46,10 +49,13 @@ func (k *Stored) keep(ctx context.Context, s *Session, tries int) (*Session, err
 				return nil, ErrEnded
 			case err == nil && current.Generation >= s.Generation:
 				return current, nil
-			case err == nil: // it slid meanwhile
+			case err == nil && conflicts < maxConflicts: // it slid meanwhile: that was no try
 				slid := *s
 				slid.Seen = current.Seen
 				s, record = &slid, current.record()
+				conflicts++
+				try--
+				continue
 			}
 		}
 		if errors.Is(err, ErrEnded) {

@@ -268,7 +268,7 @@ func TestA80LocksThatDoNotHold(t *testing.T) {
 				t.Fatal(err)
 			}
 			renewed, err := k.Refresh(t.Context(), loaded, func(ctx context.Context, s *Session) (*Session, error) {
-				if _, err := k.keep(ctx, got("theirs", s)); err != nil {
+				if _, err := k.keep(ctx, got("theirs", s), 1); err != nil {
 					t.Error(err)
 				}
 				return mine()
@@ -278,6 +278,50 @@ func TestA80LocksThatDoNotHold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Tokens that could not be kept when they came are kept with the next request,
+// also when the session was used elsewhere meanwhile.
+func TestT4UnkeptTokensAreKeptAfterASlide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &countingStore{}
+		one, two := newStored(t, s, hours, nil), newStored(t, s, hours, nil)
+		made := newSession(t, "a")
+		made.Created, made.Seen = time.Now(), time.Now()
+		cookies := ticket(t, one, made)
+		loaded, err := one.Load(t.Context(), cookies)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.before = func(call string) error {
+			if call == "save" {
+				return errors.New("full")
+			}
+			return nil
+		}
+		fresh, err := one.Refresh(t.Context(), loaded, func(_ context.Context, s *Session) (*Session, error) {
+			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("b"), RefreshToken: rp.NewSecret("r2"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.before = nil
+		time.Sleep(2 * time.Hour)
+		there, err := two.Load(t.Context(), cookies)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slid, _ := hours.Renew(there, time.Now())
+		if err := two.Save(t.Context(), http.Header{}, cookies, slid); err != nil {
+			t.Fatal(err)
+		}
+		if err := one.Save(t.Context(), http.Header{}, cookies, fresh); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := two.Load(t.Context(), cookies); err != nil || got.RefreshToken.Reveal() != "r2" || time.Since(got.Seen) > time.Second {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
 }
 
 // A store that does not take what must be remembered says so; here it is known
