@@ -190,6 +190,9 @@ func endSessions(ctx context.Context, w http.ResponseWriter, parties []*relyingP
 	for _, p := range parties {
 		ended, err := p.endSessionsOf(ctx, who)
 		revoked += ended.inStore
+		if errors.Is(err, errBoth) {
+			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("provider %s: %w", p.name, err)}
+		}
 		if err != nil {
 			return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("provider %s, after %d sessions: %w", p.name, revoked, err)}
 		}

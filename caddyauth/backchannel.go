@@ -131,6 +131,9 @@ type endings struct {
 // and began before escapes: who makes one looks afterwards whether it was
 // ended.
 func (p *relyingParty) endSessionsOf(ctx context.Context, who session.Selector) (ended endings, err error) {
+	if who.Subject != "" && who.ProviderID != "" {
+		return p.endSessionsOfBoth(ctx, who)
+	}
 	began := p.now()
 	revoking := p.sessions.revocations.RevokeAll(ctx, who, began)
 	if p.sessions.stored != nil {
@@ -140,6 +143,27 @@ func (p *relyingParty) endSessionsOf(ctx context.Context, who session.Selector) 
 	}
 	ended.cut = p.cutRevoked()
 	if err := errors.Join(revoking, err); err != nil {
+		return ended, fmt.Errorf("ending sessions: %w", err)
+	}
+	return ended, nil
+}
+
+// errBoth says that sessions in cookies are found by one name only: a revocation
+// that needs two would have to be looked for by each request.
+var errBoth = errors.New("sessions in cookies are ended by sub or by sid, not by both")
+
+// endSessionsOfBoth ends the sessions that two names mean together, one by one:
+// a revocation of one of the names would end those of others, too.
+func (p *relyingParty) endSessionsOfBoth(ctx context.Context, who session.Selector) (ended endings, err error) {
+	if p.sessions.stored == nil {
+		return ended, errBoth
+	}
+	gone, err := p.sessions.stored.EndAll(ctx, who, p.now())
+	for _, s := range gone {
+		err = errors.Join(err, p.sessions.revocations.Revoke(ctx, s.Handle))
+	}
+	ended.inStore, ended.cut = len(gone), p.cutRevoked()
+	if err != nil {
 		return ended, fmt.Errorf("ending sessions: %w", err)
 	}
 	return ended, nil

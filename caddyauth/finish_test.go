@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
@@ -165,5 +166,40 @@ func TestT8LogoutOfWhoHangsUp(t *testing.T) {
 	}
 	if request.ended() == nil {
 		t.Error("a stream goes on")
+	}
+}
+
+// An operator who names a subject and a session of the provider's means what is
+// both: not the session of somebody else that happens to be called so.
+func TestEndingWhatIsBoth(t *testing.T) {
+	for _, kind := range []string{"memory", "cookie"} {
+		t.Run(kind, func(t *testing.T) {
+			p := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","session":{"store":{"kind":"`+kind+`"}}}}`).party
+			set, err := claims.Parse([]byte(`{"sub":"bob","sid":"1"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			bobs := session.New(&rp.Grant{AccessToken: rp.NewSecret("a"), Expiry: time.Now().Add(time.Hour)},
+				&rp.Identity{Subject: "bob", Sources: []rp.SourcedClaims{{From: rp.FromIDToken, Claims: set}}}, time.Now().Add(-time.Second))
+			if err := p.sessions.https.Save(t.Context(), http.Header{}, nil, bobs); err != nil {
+				t.Fatal(err)
+			}
+			for _, step := range []struct {
+				who   session.Selector
+				alive bool
+			}{
+				{session.Selector{Subject: "alice", ProviderID: "1"}, true},
+				{session.Selector{Subject: "bob", ProviderID: "2"}, true},
+				{session.Selector{Subject: "bob", ProviderID: "1"}, kind == "cookie"},
+			} {
+				ended, err := p.endSessionsOf(t.Context(), step.who)
+				if errors.Is(err, errBoth) != (kind == "cookie") || kind == "memory" && err != nil || (ended.inStore == 1) == step.alive {
+					t.Errorf("%+v: got %+v, %v", step.who, ended, err)
+				}
+				if p.sessions.revocations.Has(bobs) == step.alive {
+					t.Errorf("%+v: revoked: %v", step.who, !step.alive)
+				}
+			}
+		})
 	}
 }
