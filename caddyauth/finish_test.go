@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -200,6 +201,58 @@ func TestEndingWhatIsBoth(t *testing.T) {
 					t.Errorf("%+v: revoked: %v", step.who, !step.alive)
 				}
 			}
+		})
+	}
+}
+
+// hangingStore hangs when it is told to, as long as it may.
+type hangingStore struct {
+	lateStore
+	hangs bool
+}
+
+func (s *hangingStore) LoadCached(ctx context.Context, key string) (store.Record, error) {
+	if s.hangs {
+		<-ctx.Done()
+		return store.Record{}, ctx.Err()
+	}
+	return s.lateStore.LoadCached(ctx, key)
+}
+
+func (s *hangingStore) Find(ctx context.Context, index string) ([]string, error) {
+	if s.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.lateStore.Find(ctx, index)
+}
+
+// A119: what needs no session does not wait for a store that hangs, though it
+// comes with a cookie: a bypassed path, such as a health check or a picture.
+func TestA119WhatNeedsNoSessionDoesNotWait(t *testing.T) {
+	for _, kind := range []string{"stored", "cookie"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &hangingStore{}
+			p := replicaOf(t, s)
+			if kind == "cookie" {
+				keys, err := sealed.NewKeyring([]byte(strings.Repeat("k", 32)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.sessions = newKeepers(keptIn{revocations: struct{ store.Store }{s}, every: time.Second}, keeperConfig{
+					stem: "pkce_auth", keys: keys, whose: []string{"op"}, shared: p.shared, logger: p.logger, now: time.Now,
+				})
+			}
+			_, cookies := finish(t, p, nil, madeSession(time.Now()))
+			s.hangs = true
+			time.Sleep(5 * time.Minute)
+			r := newRequest(http.MethodGet, "https://app.test/public", http.Header{"Cookie": cookies})
+			a, _ := p.authState(r)
+			began := time.Now()
+			if _, err := p.load(r, a, false); err == nil || errors.Is(err, session.ErrNone) || time.Since(began) > unneededTime {
+				t.Errorf("%s: got %v after %s", kind, err, time.Since(began))
+			}
+			time.Sleep(time.Minute) // what was begun ends
 		})
 	}
 }

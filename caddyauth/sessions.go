@@ -21,6 +21,10 @@ import (
 // there is no way to get another without a login.
 var errTokenExpired = fmt.Errorf("%w: its access token has expired", session.ErrNone)
 
+// unneededTime bounds what a request that needs no session waits for a store: a
+// slow one answers by then, and one that hangs does not hold up a health check.
+const unneededTime = time.Second
+
 // load returns the session that a request's cookies stand for, if it may be
 // used now, with an access token that is good. Errors are those of
 // session.Keeper, and of session.Refresher. A request that needs no session
@@ -30,14 +34,20 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	if !ok {
 		return nil, session.ErrNone // nobody can have logged in there
 	}
+	ctx := r.Context()
+	if !needed {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, unneededTime)
+		defer cancel()
+	}
 	keeper := p.sessions.of(secure)
-	s, err := keeper.Load(r.Context(), a.cookies)
+	s, err := keeper.Load(ctx, a.cookies)
 	if err != nil {
 		return nil, err
 	}
 	a.loaded = s.Generation
 	if p.sessions.stored == nil { // else the store has told already
-		if err := p.sessions.revocations.Fresh(r.Context()); err != nil {
+		if err := p.sessions.revocations.Fresh(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -51,7 +61,7 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	}
 	if p.policy.refresh && s.Due(now, p.policy.early) {
 		a.due = true
-		fresh, landing, err := p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
+		fresh, landing, err := p.shared.refresher.Fresh(ctx, s, session.Refresh{
 			Key: p.flightKey(s), Do: p.refreshBy(keeper), Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
 		})
 		if p.sessions.stored == nil { // else nothing has to reach the browser
