@@ -33,6 +33,7 @@
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
 //	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work
 //	backchannel.go admin.go                who else ends sessions: the provider, and an operator
+//	exit.go                                what the end of the process waits for
 //	secrets.go keys.go                     secrets, and keys that make themselves
 //	stores.go store_storage*.go            where sessions are kept, and revocations
 //
