@@ -98,12 +98,20 @@ func (s *SessionConfig) idle() caddy.Duration {
 	return s.Idle
 }
 
-// fingerprint tells apart where sessions are kept.
+// fingerprint tells apart where sessions are kept. Who writes down the default
+// changes nothing: what is known of sessions must outlive that reload.
 func (s *SessionConfig) fingerprint() (string, error) {
 	if s == nil || s.StoreRaw == nil {
 		return "", nil
 	}
-	return fingerprint(s.StoreRaw)
+	var options map[string]json.RawMessage
+	if err := json.Unmarshal(s.StoreRaw, &options); err != nil {
+		return "", misconfigured("session", "%v", err)
+	}
+	if len(options) == 1 && string(options["kind"]) == `"cookie"` {
+		return "", nil
+	}
+	return fingerprint(options) // whatever the order and the spaces
 }
 
 // refreshes reports whether access tokens are refreshed.

@@ -51,3 +51,26 @@ func TestA118FullMemoryIsSaid(t *testing.T) {
 		now = now.Add(time.Minute)
 	}
 }
+
+// T9: what is known of sessions outlives a reload that writes a default down, or
+// the same in another way, and is not taken for that of another store.
+func TestT9SharedStateOutlivesRewording(t *testing.T) {
+	config := func(session string) *shared {
+		return newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public"`+session+`}}`).party.shared
+	}
+	none := config("")
+	for text, same := range map[string]bool{
+		`,"session":{}`:                                                          true,
+		`,"session":{"store":{"kind":"cookie"}}`:                                 true,
+		`,"session":{"store":{ "kind" : "cookie" }}`:                             true,
+		`,"session":{"store":{"kind":"cookie","revocations":{"kind":"memory"}}}`: false,
+		`,"session":{"store":{"kind":"memory"}}`:                                 false,
+	} {
+		if got := config(text); (got == none) != same {
+			t.Errorf("%s: the same: %v", text, got == none)
+		}
+	}
+	if config(`,"session":{"store":{"kind":"memory"}}`) != config(`,"session":{"store":{"kind": "memory"}}`) {
+		t.Error("a space makes a difference")
+	}
+}
