@@ -29,7 +29,8 @@ func init() { caddy.RegisterModule(adminAPI{}) }
 // `DELETE /pkce_auth/sessions?sub=…` | ends sessions; those in cookies, too
 // `DELETE /pkce_auth/sessions/<id>` | ends one
 //
-// The filters are `sub`, `sid` and `provider`, singly or together.
+// The filters are `sub`, `sid` and `provider`, singly or together; sessions in
+// cookies are ended by `sub` or by `sid`, not by both.
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -186,13 +187,15 @@ func listSessions(ctx context.Context, w http.ResponseWriter, parties []*relying
 // endSessions ends sessions of all the providers, or fails; what is ended by
 // then stays so.
 func endSessions(ctx context.Context, w http.ResponseWriter, parties []*relyingParty, who session.Selector) error {
+	for _, p := range parties {
+		if p.sessions.stored == nil && who.Subject != "" && who.ProviderID != "" {
+			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("provider %s: %w", p.name, errBoth)}
+		}
+	}
 	revoked := 0
 	for _, p := range parties {
 		ended, err := p.endSessionsOf(ctx, who)
 		revoked += ended.inStore
-		if errors.Is(err, errBoth) {
-			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("provider %s: %w", p.name, err)}
-		}
 		if err != nil {
 			return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("provider %s, after %d sessions: %w", p.name, revoked, err)}
 		}
