@@ -133,6 +133,9 @@ func (a *App) Stop() error {
 	a.runsNoMore()
 	a.stopped.Store(true)
 	a.cancel()
+	if caddy.Exiting() {
+		finishAll(context.Background())
+	}
 	return nil
 }
 

@@ -18,12 +18,33 @@ var unfinished tally
 // for some ten seconds, as a rule, and then kills.
 const exitTime = 8 * time.Second
 
-func init() {
-	caddy.OnExit(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, exitTime)
-		defer cancel()
-		unfinished.wait(ctx)
-	})
+// exitDeadline is when that time is over, from the first that waits.
+var exitDeadline = sync.OnceValue(func() time.Time { return time.Now().Add(exitTime) })
+
+func init() { caddy.OnExit(finishAll) }
+
+// finishAll waits for what is under way. It does so twice: when the app stops,
+// while the stores are still there, for the connections to Redis are closed
+// with the configuration; and at the very end, for what began after that.
+func finishAll(ctx context.Context) {
+	ctx, cancel := context.WithDeadline(ctx, exitDeadline())
+	defer cancel()
+	unfinished.wait(ctx)
+}
+
+// finishFirst has a request that began a refresh wait for it, if the process is
+// ending: the app may have stopped before the server did, and Caddy waits for
+// requests before it closes anything.
+func finishFirst(landing <-chan struct{}) {
+	if landing == nil || !caddy.Exiting() {
+		return
+	}
+	timer := time.NewTimer(time.Until(exitDeadline()))
+	defer timer.Stop()
+	select {
+	case <-landing:
+	case <-timer.C:
+	}
 }
 
 // tally counts what is under way. Unlike a sync.WaitGroup, it may be waited for

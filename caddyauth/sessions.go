@@ -64,6 +64,7 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 		fresh, landing, err := p.shared.refresher.Fresh(ctx, s, session.Refresh{
 			Key: p.flightKey(s), Do: p.refreshBy(keeper), Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
 		})
+		finishFirst(landing)
 		if p.sessions.stored == nil { // else nothing has to reach the browser
 			a.landing = landing
 		}

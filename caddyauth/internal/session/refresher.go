@@ -132,7 +132,7 @@ func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (fresh *
 	case <-f.done:
 		return f.session, nil, f.err
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return nil, landing, ctx.Err()
 	}
 }
 
