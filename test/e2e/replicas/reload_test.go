@@ -125,6 +125,7 @@ func TestA82TokensExpireDuringAnUpload(t *testing.T) {
 		w := newWorld(t, setup{kind: k})
 		w.op.Change(func(c *provider.Config) { c.TokenLifetime = short })
 		b := w.as("alice")
+		w.op.Change(func(c *provider.Config) { c.TokenLifetime = long })
 		body, writer := io.Pipe()
 		req := b.request(http.MethodPost, "/upload", fetched)
 		req.Body = body

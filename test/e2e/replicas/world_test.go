@@ -126,6 +126,10 @@ func newWorld(t *testing.T, s setup) *world {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w := &world{t: t, setup: s, dir: dir, op: op, upstream: newUpstream(t)}
+	if err := os.Mkdir(filepath.Join(dir, "disk"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.mount("disk")
 	if s.store == "redis" {
 		w.redis = newRedis(t)
 	}
@@ -288,6 +292,19 @@ http://:%s {
 
 // storage is what the replicas share, whatever they keep there.
 func (w *world) storage() string { return filepath.Join(w.dir, "storage") }
+
+// mount has the storage be on something else from now on, without a moment
+// between in which it is nowhere: that would be a storage without sessions.
+func (w *world) mount(on string) {
+	w.t.Helper()
+	link := filepath.Join(w.dir, "link")
+	if err := os.Symlink(on, link); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Rename(link, w.storage()); err != nil {
+		w.t.Fatal(err)
+	}
+}
 
 // reload gives a replica another configuration, or the same once more.
 func (r *replica) reload(secrets string) error {
