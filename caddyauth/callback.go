@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -212,15 +213,39 @@ func (p *relyingParty) supersede(ctx context.Context, before, by *session.Sessio
 	}
 	p.shared.superseded.Mark(before.ID, p.now(), before.Created.Add(p.sessions.limits.Lifetime))
 	if p.sessions.stored != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-		defer cancel()
-		if err := p.sessions.stored.End(ctx, before.Handle()); err != nil {
-			p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err),
-				zap.String("hint", howToMendStore))
-		}
+		p.endReplaced(ctx, before)
 		p.remember(ctx, before)
 	}
 	p.sayCut(before, p.shared.live.endSession(before.ID, errReplaced, nil), errReplaced)
+}
+
+// The store is asked once more so many times, with a pause that doubles, to let
+// go of a session that was replaced: it is remembered for less long than it could
+// be used.
+const replacedTries, replacedPause = 8, time.Second
+
+// endReplaced ends a replaced session in the store; if that does not take it now,
+// in the background, for nobody waits for it.
+func (p *relyingParty) endReplaced(ctx context.Context, before *session.Session) {
+	end := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		return p.sessions.stored.End(ctx, before.Handle())
+	}
+	err := end()
+	if err == nil {
+		return
+	}
+	p.logger.Warn("a session that another login has replaced is still in the store", zap.String("provider", p.name), zap.Error(err),
+		zap.String("hint", howToMendStore))
+	go func() {
+		for try, pause := 0, replacedPause; try < replacedTries && !p.app.stopped.Load(); try, pause = try+1, 2*pause {
+			time.Sleep(pause)
+			if end() == nil {
+				return
+			}
+		}
+	}()
 }
 
 // endedMeanwhile ends a new session that was ended while it was being made:

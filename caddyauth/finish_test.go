@@ -3,6 +3,7 @@ package caddyauth
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -255,4 +256,42 @@ func TestA119WhatNeedsNoSessionDoesNotWait(t *testing.T) {
 			time.Sleep(time.Minute) // what was begun ends
 		})
 	}
+}
+
+// stubbornStore does not let go of what it has, at first.
+type stubbornStore struct {
+	store.Memory
+	refuses int
+}
+
+func (s *stubbornStore) Delete(ctx context.Context, key string) error {
+	if s.refuses > 0 {
+		s.refuses--
+		return errors.New("read-only")
+	}
+	return s.Memory.Delete(ctx, key)
+}
+
+// A61: a session that another login has replaced goes, though the store does not
+// let go of it at first.
+func TestA61ReplacedSessionsGoInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stubbornStore{refuses: 3}
+		p := replicaOf(t, s)
+		before := madeSession(time.Now())
+		if err := p.sessions.https.Save(t.Context(), http.Header{}, nil, before); err != nil {
+			t.Fatal(err)
+		}
+		p.supersede(t.Context(), before, madeSession(time.Now()))
+		if _, err := s.Load(t.Context(), before.Handle()); err != nil {
+			t.Fatalf("the test is about a store that does not let go: %v", err)
+		}
+		if !p.sessions.revocations.Has(before) {
+			t.Error("it opens")
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := s.Load(t.Context(), before.Handle()); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+	})
 }

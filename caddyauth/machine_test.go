@@ -254,6 +254,7 @@ func (m *machine) login(b *modelBrowser) {
 		return
 	}
 	m.say("%s logs in: %s, in place of %v", b.subject, name, before.String())
+	b.keepOld()
 	b.cookies = merge(b.cookies, w.Header())
 	model := &modelSession{name: name, subject: b.subject, created: now, used: now, shown: now}
 	if before != nil && m.in.sessions != nil {
@@ -266,7 +267,6 @@ func (m *machine) login(b *modelBrowser) {
 	m.mu.Lock()
 	m.sessions[name] = model
 	m.mu.Unlock()
-	b.keepOld()
 	b.current = model
 }
 
