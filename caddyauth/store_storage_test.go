@@ -166,7 +166,7 @@ func TestStorageConforms(t *testing.T) {
 		open := func(folder string) store.Store {
 			return newStorageStore(&certmagic.FileStorage{Path: folder}, time.Now)
 		}
-		storetest.Run(t, func(t *testing.T) store.Store { return open(t.TempDir()) },
+		storetest.Run(t, func(t *testing.T) store.Store { return open(folderFor(t)) },
 			storetest.SecondHandle(func(_ *testing.T, first store.Store) store.Store {
 				return open(first.(*storageStore).storage.(*certmagic.FileStorage).Path)
 			}))
@@ -391,7 +391,7 @@ func TestStorageOvercomesTheLocksOfTheDead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			folder := t.TempDir()
+			folder := folderFor(t)
 			s := newStorageStore(&certmagic.FileStorage{Path: folder}, time.Now)
 			if err := s.Save(t.Context(), "key", lasting(1, "x")); err != nil {
 				t.Fatal(err)
@@ -657,7 +657,7 @@ func TestStorageSweepBesideSaves(t *testing.T) {
 // A machine that stops while a file is written leaves one that is named by
 // digits.
 func TestStorageSweepsUnfinishedFiles(t *testing.T) {
-	folder := t.TempDir()
+	folder := folderFor(t)
 	s := newStorageStore(&certmagic.FileStorage{Path: folder}, time.Now)
 	if err := s.Save(t.Context(), "key", lasting(1, "x", "index")); err != nil {
 		t.Fatal(err)
@@ -687,7 +687,7 @@ func TestStorageSweepsUnfinishedFiles(t *testing.T) {
 
 func TestStorageModule(t *testing.T) {
 	disabled := false
-	folder := t.TempDir()
+	folder := folderFor(t)
 	raw, _ := json.Marshal(map[string]string{"module": "file_system", "root": folder})
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
 		Admin:      &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &disabled}},
@@ -750,4 +750,24 @@ func TestStorageLocksHaveNewNames(t *testing.T) {
 			t.Errorf("got %d locks, want one for each change", len(names))
 		}
 	})
+}
+
+// folderFor is t.TempDir for stores that write behind an answer: locks are given
+// back, and dead ones cleared, when nobody waits for it any longer.
+func folderFor(t testing.TB) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "pkce_auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for tries := 0; os.RemoveAll(folder) != nil; tries++ {
+			if tries == 100 {
+				t.Errorf("something writes to %s on and on", folder)
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	return folder
 }
