@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,9 +20,6 @@ import (
 // session (OpenID Connect Back-Channel Logout 1.0), or by a frame in the
 // user's browser, which reaches that browser's, if the browser lets it
 // (Front-Channel Logout 1.0).
-
-// maxLogoutToken bounds the body of a back-channel logout (A118).
-const maxLogoutToken = 16 << 10
 
 // backChannelTime bounds the work for one logout token.
 const backChannelTime = 15 * time.Second
@@ -52,7 +47,7 @@ func (p *relyingParty) serveBackChannelLogout(w http.ResponseWriter, r *http.Req
 	if err != nil {
 		return p.refuseLogoutToken(w, r, err)
 	}
-	first, undo, err := p.sessions.revocations.Once(ctx, token.Issuer+" "+token.ID, token.Expiry.Add(p.clockSkew()))
+	first, undo, err := p.sessions.revocations.Once(ctx, token.Issuer+" "+token.ID, token.GoodUntil)
 	if err == nil && !first {
 		err = errReplayed
 	}
@@ -74,31 +69,17 @@ func (p *relyingParty) serveBackChannelLogout(w http.ResponseWriter, r *http.Req
 	return nil
 }
 
-// clockSkew is how much longer than its word a token passes the checks.
-func (p *relyingParty) clockSkew() time.Duration {
-	if p.client.ClockSkew == 0 {
-		return rp.DefaultClockSkew
-	}
-	return p.client.ClockSkew
-}
-
 var (
 	errNoLogoutToken = errors.New("no form with one logout_token")
 	errReplayed      = errors.New("the logout token was used before")
 )
 
-// readLogoutToken reads the form (section 2.5): one logout_token, and whatever
-// else, which is ignored.
+// readLogoutToken reads the form (section 2.5), which is bounded (A118): one
+// logout_token, and whatever else, which is ignored.
 func readLogoutToken(r *http.Request) (rp.Secret, error) {
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/x-www-form-urlencoded" {
-		return rp.Secret{}, errNoLogoutToken
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxLogoutToken+1))
-	if err != nil || len(body) > maxLogoutToken {
-		return rp.Secret{}, errNoLogoutToken
-	}
-	form, err := url.ParseQuery(string(body))
-	if tokens := form["logout_token"]; err != nil || len(tokens) != 1 || tokens[0] == "" {
+	text, status := readForm(r)
+	form, err := url.ParseQuery(text)
+	if tokens := form["logout_token"]; status != 0 || err != nil || len(tokens) != 1 || tokens[0] == "" {
 		return rp.Secret{}, errNoLogoutToken
 	}
 	return rp.NewSecret(form.Get("logout_token")), nil

@@ -33,7 +33,7 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 	text := originalURL(r).RawQuery
 	if r.Method == http.MethodPost {
 		var status int
-		if text, status = readFormPost(r); status != 0 {
+		if text, status = readForm(r); status != 0 {
 			w.Header().Set("Connection", "close") // what is left of it is not waited for
 			w.WriteHeader(status)
 			return

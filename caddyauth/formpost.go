@@ -15,20 +15,20 @@ import (
 // Response Mode). Browsers send no SameSite=Lax cookie with it: that of the
 // login says None, and the session's is not there.
 
-// maxFormPost bounds such a form.
-const maxFormPost = 16 << 10
+// maxForm bounds a form that is posted to an endpoint.
+const maxForm = 16 << 10
 
-// readFormPost reads the form. If it is none, the status says why (R37): no
-// provider's page led there, so nobody needs more.
-func readFormPost(r *http.Request) (text string, status int) {
+// readForm reads a form. If it is none, the status says why (R37): no page of a
+// provider's, and no provider, sent it, so nobody needs more.
+func readForm(r *http.Request) (text string, status int) {
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/x-www-form-urlencoded" {
 		return "", http.StatusUnsupportedMediaType
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxFormPost+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
 	switch {
 	case err != nil:
 		return "", http.StatusBadRequest
-	case len(body) > maxFormPost:
+	case len(body) > maxForm:
 		return "", http.StatusRequestEntityTooLarge
 	default:
 		return string(body), 0

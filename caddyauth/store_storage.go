@@ -42,13 +42,7 @@ func (StorageSessions) CaddyModule() caddy.ModuleInfo {
 }
 
 // UnmarshalCaddyfile reads "storage", which has no options of its own.
-func (*StorageSessions) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
-}
+func (*StorageSessions) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return withoutOptions(d) }
 
 // Provision implements caddy.Provisioner.
 func (s *StorageSessions) Provision(ctx caddy.Context) error {

@@ -13,9 +13,9 @@ import (
 
 // LogoutToken is a checked logout token (Back-Channel Logout 1.0 section 2.4).
 //
-// Checked does not mean new: whoever acts on it must remember its ID until the
-// Expiry and the clock skew are over, for so long it passes the checks again
-// (section 2.6). That is at most maxTokenAge and twice the skew.
+// Checked does not mean new: whoever acts on it must remember its ID until
+// GoodUntil, for so long it passes the checks again (section 2.6). That is at
+// most maxTokenAge and twice the skew.
 type LogoutToken struct {
 	ID        string    // jti
 	Issuer    string    // iss: of a provider for many tenants, that of the one
@@ -23,6 +23,10 @@ type LogoutToken struct {
 	SessionID string    // sid; may be empty when Subject is not
 	Issued    time.Time // iat
 	Expiry    time.Time // exp
+
+	// GoodUntil is when it does not pass the checks any more: the expiry and the
+	// clock skew.
+	GoodUntil time.Time
 }
 
 // logoutEvent is the member of "events" that makes a token a logout token.
@@ -86,6 +90,7 @@ func (t *candidate) logoutToken() *LogoutToken {
 	token.SessionID, _ = t.claims.Text("sid")
 	token.Issued, _ = t.claims.Time("iat")
 	token.Expiry, _ = t.claims.Time("exp")
+	token.GoodUntil = token.Expiry.Add(t.client.clockSkew())
 	return token
 }
 

@@ -75,6 +75,9 @@ func TestM120R44LogoutToken(t *testing.T) {
 		if token.Subject != tc.sub || token.SessionID != tc.sid || token.Issuer != b.op.URL || !strings.HasPrefix(token.ID, "jti-") {
 			t.Errorf("%s: got %+v", name, token)
 		}
+		if !token.GoodUntil.Equal(token.Expiry.Add(DefaultClockSkew)) {
+			t.Errorf("%s: good until %s, expires %s", name, token.GoodUntil, token.Expiry)
+		}
 		if !token.Issued.Equal(b.now) || !token.Expiry.Equal(b.now.Add(2*time.Minute)) {
 			t.Errorf("%s: issued %s, until %s, now is %s", name, token.Issued, token.Expiry, b.now)
 		}

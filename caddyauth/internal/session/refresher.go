@@ -380,3 +380,12 @@ func (r *Refresher) Latest(key string, s *Session) (latest *Session, known bool)
 	}
 	return s, false
 }
+
+// Over reports whether the provider is known to refresh these tokens no more,
+// nor any newer ones of the session.
+func (r *Refresher) Over(key string, s *Session) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.sessions[key]
+	return e != nil && e.over && e.newer(s).Generation <= e.overAt
+}
