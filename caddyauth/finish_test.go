@@ -11,8 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
@@ -42,19 +40,7 @@ func (*lateStore) FindCached(context.Context, string) ([]string, error) { return
 
 func replicaOf(t *testing.T, s store.Store) *relyingParty {
 	t.Helper()
-	h := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","cookie_secret":["0badc0ffee15900d7ea5e7a57e5b1e55ed0ddba11cab1e5caffe1nea0fab1e5eed"],"session":{}}}`)
-	p := h.party
-	p.shared, p.logger = new(shared), zap.NewNop()
-	p.site.nameCookies(h.Inline.Session, "pkce_auth")
-	keys, err := sealed.NewKeyring([]byte(strings.Repeat("k", 32)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.sessions = newKeepers(keptIn{sessions: s, revocations: s, every: time.Second}, keeperConfig{
-		session: h.Inline.Session, stem: "pkce_auth", keys: keys, whose: []string{"op", "public", "pkce_auth"},
-		binding: []string{"op", "public", "pkce_auth"}, shared: p.shared, logger: p.logger, now: time.Now,
-	})
-	return p
+	return newReplica(t, `{}`, keptIn{sessions: s, revocations: s, every: time.Second}).party
 }
 
 func madeSession(began time.Time) *session.Session {

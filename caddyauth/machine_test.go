@@ -20,11 +20,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/store"
 )
@@ -135,21 +133,10 @@ func newMachine(t *testing.T, seed uint64, replicas int, in func(*troubledStore)
 	return m
 }
 
-// newReplica is a process: nothing but the store and the keys are shared.
+// newReplica is a process: nothing but the stores and the keys are shared.
 func (m *machine) newReplica() *Handler {
-	h := newHandler(m.t, `{"inline":{"issuer":"https://op.test","client_id":"public","cookie_secret":["0badc0ffee15900d7ea5e7a57e5b1e55ed0ddba11cab1e5caffe1nea0fab1e5eed"],
-		"session":{"lifetime":`+strconv.Itoa(int(machineLifetime))+`,"idle":`+strconv.Itoa(int(machineIdle))+`}}}`)
-	p := h.party
-	p.shared, p.logger = new(shared), zap.NewNop()
-	p.client.Provider = rp.NewProvider(rp.ProviderConfig{Issuer: "https://op.test", Transport: m.op})
-	keys, err := sealed.NewKeyring([]byte(strings.Repeat("k", 32)))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	p.sessions = newKeepers(m.in, keeperConfig{
-		session: h.Inline.Session, stem: "pkce_auth", keys: keys, whose: []string{"op", "public", "pkce_auth"},
-		binding: []string{"op", "public", "pkce_auth"}, shared: p.shared, logger: p.logger, now: time.Now,
-	})
+	h := newReplica(m.t, `{"lifetime":`+strconv.Itoa(int(machineLifetime))+`,"idle":`+strconv.Itoa(int(machineIdle))+`}`, m.in)
+	h.party.client.Provider = rp.NewProvider(rp.ProviderConfig{Issuer: "https://op.test", Transport: m.op})
 	return h
 }
 

@@ -5,15 +5,18 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -76,4 +79,24 @@ func sessionCookies(t testing.TB, h *Handler, token string) []string {
 		cookies += c.Name + "=" + c.Value
 	}
 	return []string{cookies}
+}
+
+// newReplica provisions a handler as a process of its own has it: it shares
+// nothing with others but the stores, and the keys.
+func newReplica(t testing.TB, sessions string, in keptIn) *Handler {
+	t.Helper()
+	h := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","cookie_secret":["0badc0ffee15900d7ea5e7a57e5b1e55ed0ddba11cab1e5caffe1nea0fab1e5eed"],
+		"session":`+sessions+`}}`)
+	p := h.party
+	p.shared, p.logger = new(shared), zap.NewNop()
+	p.site.nameCookies(h.Inline.Session, "pkce_auth")
+	keys, err := sealed.NewKeyring([]byte(strings.Repeat("k", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.sessions = newKeepers(in, keeperConfig{
+		session: h.Inline.Session, stem: "pkce_auth", keys: keys, whose: []string{"op", "public", "pkce_auth"},
+		binding: []string{"op", "public", "pkce_auth"}, shared: p.shared, logger: p.logger, now: time.Now,
+	})
+	return h
 }

@@ -179,13 +179,7 @@ func TestT4StoredRefreshFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &lockingStore{}
 		k := newStored(t, s, hours, nil)
-		made := newSession(t, "a")
-		made.Created, made.Seen = time.Now(), time.Now()
-		cookies := ticket(t, k, made)
-		loaded, err := k.Load(t.Context(), cookies)
-		if err != nil {
-			t.Fatal(err)
-		}
+		loaded, _ := begun(t, k)
 		never := func(context.Context, *Session) (*Session, error) {
 			t.Error("the provider was asked")
 			return nil, rp.ErrUnavailable
@@ -200,7 +194,7 @@ func TestT4StoredRefreshFails(t *testing.T) {
 			t.Errorf("no answer: %v", err)
 		}
 		s.before = nil
-		unlock, ok, err := s.Memory.TryLock(t.Context(), lockName(made.Handle()))
+		unlock, ok, err := s.Memory.TryLock(t.Context(), lockName(loaded.Handle()))
 		if err != nil || !ok {
 			t.Fatal(ok, err)
 		}
@@ -224,7 +218,7 @@ func TestT4StoredRefreshFails(t *testing.T) {
 			t.Errorf("refused: %v, told %d times", err, trouble)
 		}
 		s.before = nil
-		if err := k.End(t.Context(), made.Handle()); err != nil {
+		if err := k.End(t.Context(), loaded.Handle()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := k.Refresh(t.Context(), loaded, never); !errors.Is(err, ErrEnded) {
@@ -249,13 +243,7 @@ func (s *lockingStore) TryLock(ctx context.Context, name string) (func(), bool, 
 func TestA80LocksThatDoNotHold(t *testing.T) {
 	memory := &store.Memory{}
 	k := newStored(t, memory, hours, nil)
-	made := newSession(t, "a")
-	made.Created, made.Seen = time.Now(), time.Now()
-	cookies := ticket(t, k, made)
-	loaded, err := k.Load(t.Context(), cookies)
-	if err != nil {
-		t.Fatal(err)
-	}
+	loaded, cookies := begun(t, k)
 	got := func(token string, from *Session) *Session {
 		return from.Refreshed(&rp.Grant{AccessToken: rp.NewSecret(token), RefreshToken: rp.NewSecret("r-" + token), Expiry: time.Now().Add(time.Hour)}, nil, time.Now())
 	}
@@ -264,6 +252,7 @@ func TestA80LocksThatDoNotHold(t *testing.T) {
 		"mine is refused": func() (*Session, error) { return nil, rp.ErrGrantOver },
 	} {
 		t.Run(name, func(t *testing.T) {
+			var err error
 			if loaded, err = k.Load(t.Context(), cookies); err != nil {
 				t.Fatal(err)
 			}
@@ -286,13 +275,7 @@ func TestT4UnkeptTokensAreKeptAfterASlide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &countingStore{}
 		one, two := newStored(t, s, hours, nil), newStored(t, s, hours, nil)
-		made := newSession(t, "a")
-		made.Created, made.Seen = time.Now(), time.Now()
-		cookies := ticket(t, one, made)
-		loaded, err := one.Load(t.Context(), cookies)
-		if err != nil {
-			t.Fatal(err)
-		}
+		loaded, cookies := begun(t, one)
 		s.before = func(call string) error {
 			if call == "save" {
 				return errors.New("full")

@@ -60,6 +60,20 @@ func ticket(t testing.TB, k *Stored, s *Session) []string {
 	return []string{c[0].Name + "=" + c[0].Value}
 }
 
+// begun is a session that began just now and is in the store, as its browser's
+// next request finds it, with the cookies of that.
+func begun(t testing.TB, k *Stored) (*Session, []string) {
+	t.Helper()
+	made := newSession(t, "a")
+	made.Created, made.Seen = time.Now(), time.Now()
+	cookies := ticket(t, k, made)
+	loaded, err := k.Load(t.Context(), cookies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded, cookies
+}
+
 // countingStore counts what it is asked, and does what a test wants before.
 type countingStore struct {
 	store.Memory
@@ -357,16 +371,7 @@ func TestT3StoredRefreshOutcomes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &countingStore{}
 		k := newStored(t, s, hours, nil)
-		begun := func() (*Session, []string) {
-			made := newSession(t, "a")
-			made.Created, made.Seen = time.Now(), time.Now()
-			cookies := ticket(t, k, made)
-			loaded, err := k.Load(t.Context(), cookies)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return loaded, cookies
-		}
+		begun := func() (*Session, []string) { return begun(t, k) }
 		good := func(_ context.Context, s *Session) (*Session, error) {
 			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("b"), RefreshToken: rp.NewSecret("r2"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 		}
