@@ -260,6 +260,25 @@ func TestA82K8StreamsOfAnOldConfiguration(t *testing.T) {
 	others.cut()
 }
 
+// sockets has the upstream talk over sockets where it is asked for one. The
+// answer that opens it goes out with the first flush.
+func (w *world) sockets(talk func(*bufio.ReadWriter)) {
+	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			fmt.Fprintf(rw, "upstream %s", r.RequestURI)
+			return
+		}
+		conn, buf, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(buf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		talk(buf)
+	})
+}
+
 // webSocket opens a socket, with the browser's cookies, and returns what comes
 // after the 101. What is early is sent before it.
 func (w *world) webSocket(b *browser, early string) (net.Conn, *bufio.Reader) {
@@ -298,18 +317,8 @@ func TestA82LogoutClosesWebSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			heard := make(chan string, 2)
-			w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
-				if r.Header.Get("Upgrade") == "" {
-					fmt.Fprintf(rw, "upstream %s", r.RequestURI)
-					return
-				}
-				conn, buf, err := http.NewResponseController(rw).Hijack()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer conn.Close()
-				fmt.Fprintf(buf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n%s", tc.sent)
+			w.sockets(func(buf *bufio.ReadWriter) {
+				fmt.Fprint(buf, tc.sent)
 				_ = buf.Flush()
 				all, _ := io.ReadAll(buf)
 				heard <- string(all)
@@ -360,18 +369,7 @@ func TestA82LogoutClosesWebSockets(t *testing.T) {
 // What a client sends before it has seen the 101 is not lost.
 func TestWebSocketEarlyBytes(t *testing.T) {
 	w := newWorld(t)
-	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
-			fmt.Fprintf(rw, "upstream %s", r.RequestURI)
-			return
-		}
-		conn, buf, err := http.NewResponseController(rw).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		fmt.Fprint(buf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	w.sockets(func(buf *bufio.ReadWriter) {
 		_ = buf.Flush()
 		for range 2 {
 			line, _ := buf.ReadString('\n')
