@@ -130,8 +130,11 @@ func (b *browser) send(req *http.Request) answer {
 
 // hungUp reports whether Caddy did, before it has read anything: it closes the
 // listeners of an old configuration after a reload has ended, and what waits
-// there is reset or closed.
-func hungUp(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }
+// there is reset or closed; the kernel says so when the request is written or
+// when the answer is read.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
+}
 
 // visit goes to one URL, as a navigation, and follows no redirect.
 func (b *browser) visit(target string) answer {
