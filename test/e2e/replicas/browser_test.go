@@ -123,7 +123,7 @@ func (b *browser) roundTrip(req *http.Request, to int, by *int) (*http.Response,
 	for i := range replicas {
 		*by = (turn + i) % len(replicas)
 		resp, err = replicas[*by].direct.RoundTrip(req)
-		switch broke := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF); {
+		switch broke := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF); {
 		case broke && req.Body == nil:
 			b.w.mu.Lock()
 			b.w.broken = append(b.w.broken, req.Header.Get("X-Request"))
