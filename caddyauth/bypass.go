@@ -7,8 +7,52 @@ import (
 	"path"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
+
+// BypassConfig says which requests need no session. A session that is there is
+// used all the same.
+type BypassConfig struct {
+	// Paths that pass without a session, compared case-sensitively; `*` as in
+	// the `path` matcher. A session that is there is used all the same.
+	BypassPaths []string `json:"bypass_paths,omitempty"`
+
+	// Requests that pass without a session: those that match any of the sets.
+	// Whatever the matcher, a path that servers may read differently does not
+	// pass: `//`, `.` and `..` segments, `\`, and encoded dots, slashes,
+	// backslashes and NULs.
+	BypassRaw caddyhttp.RawMatcherSets `json:"bypass,omitempty" caddy:"namespace=http.matchers"`
+}
+
+func (c *BypassConfig) validate() error {
+	for _, path := range c.BypassPaths {
+		if err := checkBypassPath(path); err != nil {
+			return misconfigured("bypass", "%v", err)
+		}
+	}
+	for _, set := range c.BypassRaw {
+		if len(set) == 0 {
+			return misconfigured("bypass", "a matcher set without matchers would let every request pass")
+		}
+	}
+	return nil
+}
+
+func (c *BypassConfig) load(ctx caddy.Context) (b bypass, err error) {
+	b.paths = c.BypassPaths
+	if len(c.BypassRaw) == 0 { // loading none would make a list that matches everything
+		return b, nil
+	}
+	sets, err := ctx.LoadModule(c, "BypassRaw")
+	if err == nil {
+		err = b.matchers.FromInterface(sets)
+	}
+	if err != nil {
+		return b, fmt.Errorf("bypass: %w", err)
+	}
+	return b, nil
+}
 
 // bypass says which requests pass without a session.
 type bypass struct {

@@ -190,7 +190,7 @@ func (p *parser) usage(name string, opt option) error {
 func (p *parser) allowed() []string {
 	var names []string
 	for name, opt := range options {
-		if opt.later == "" && (p.handler != nil || opt.of == ofProvider) {
+		if opt.later == "" && (p.handler != nil || opt.of != ofRoute) {
 			names = append(names, name)
 		}
 	}
@@ -214,6 +214,9 @@ func (p *parser) finish(directive caddyfile.Token) (declared, error) {
 			if opt, ok := options[name]; ok && opt.of == ofProvider {
 				return declared{}, p.locate(misconfigured(name, "belongs to a provider: name its issuer in this block, too, or put it into the provider's global option"), directive)
 			}
+		}
+		if err := h.adopt(p.provider.Authorization); err != nil {
+			return declared{}, p.locate(err, directive)
 		}
 	}
 	if err := h.validate(); err != nil {

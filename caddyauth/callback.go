@@ -91,7 +91,7 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 // answerCallback sends the browser on: to where its user wanted to go, once
 // more to the provider if that may help, or to what there is to say.
 func (p *relyingParty) answerCallback(w http.ResponseWriter, r *http.Request, state *loginState, o *outcome, at origin) {
-	anew := loginStart{returnTo: state.returnTo, attempt: state.attempt, params: state.params}
+	anew := loginStart{returnTo: state.returnTo, attempt: state.attempt, params: state.params, ask: state.ask}
 	switch {
 	case o.session != nil:
 		p.finish(w, r, o.session, state, at)
@@ -144,11 +144,12 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 	if response.Code.Empty() {
 		return &outcome{failure: failure{reason: reasonMalformed, err: errors.New("neither a code nor an error")}}
 	}
-	grant, err := p.client.Exchange(ctx, metadata, response.Code, rp.AuthRequest{Transaction: state.tx, RedirectURI: p.redirectURI(at)})
+	request := rp.AuthRequest{Transaction: state.tx, Ask: state.ask, RedirectURI: p.redirectURI(at)}
+	grant, err := p.client.Exchange(ctx, metadata, response.Code, request)
 	if err != nil {
 		return fail(err)
 	}
-	who, err := p.client.Identify(ctx, metadata, grant, state.tx.Nonce)
+	who, err := p.client.Identify(ctx, metadata, grant, request)
 	if err != nil {
 		p.revoke(&session.Session{Tokens: session.Tokens{RefreshToken: grant.RefreshToken}}) // nobody will use it
 		return fail(err)

@@ -27,6 +27,7 @@
 //	relyingparty.go runtime.go calls.go    a provider's configuration at work, and what outlives it
 //	origin.go cookies.go endpoints.go      where we are: origins, names, paths
 //	navigation.go returnto.go bypass.go    decisions about a request, pure
+//	ask.go                                 what a route wants of a login
 //	login.go loginstate.go callback.go formpost.go flights.go logout.go   the flow
 //	sessions.go                            a session's life between login and logout
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream

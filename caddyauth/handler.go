@@ -2,7 +2,6 @@ package caddyauth
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -47,15 +46,7 @@ type Handler struct {
 	// matcher, which would hide the endpoints.
 	EndpointsOnly bool `json:"endpoints_only,omitempty"`
 
-	// Paths that pass without a session, compared case-sensitively; `*` as in
-	// the `path` matcher. A session that is there is used all the same.
-	BypassPaths []string `json:"bypass_paths,omitempty"`
-
-	// Requests that pass without a session: those that match any of the sets.
-	// Whatever the matcher, a path that servers may read differently does not
-	// pass: `//`, `.` and `..` segments, `\`, and encoded dots, slashes,
-	// backslashes and NULs.
-	BypassRaw caddyhttp.RawMatcherSets `json:"bypass,omitempty" caddy:"namespace=http.matchers"`
+	BypassConfig
 
 	// What happens to a request without a session: `auto` sends a browser that
 	// navigates to a page to the login, and gives 401 to anything else;
@@ -69,6 +60,11 @@ type Handler struct {
 	// value is not sent.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
+	route
+}
+
+// route is a handler's policy at work.
+type route struct {
 	party    *relyingParty
 	bypass   bypass
 	identity []identityHeader
@@ -103,15 +99,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.bypass.paths = h.BypassPaths
-	if len(h.BypassRaw) > 0 { // loading none would make a list that matches everything
-		sets, err := ctx.LoadModule(h, "BypassRaw")
-		if err != nil {
-			return fmt.Errorf("bypass: %w", err)
-		}
-		if err := h.bypass.matchers.FromInterface(sets); err != nil {
-			return fmt.Errorf("bypass: %w", err)
-		}
+	if h.bypass, err = h.BypassConfig.load(ctx); err != nil {
+		return err
 	}
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
@@ -128,15 +117,8 @@ func (h *Handler) validate() error {
 	default:
 		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
 	}
-	for _, path := range h.BypassPaths {
-		if err := checkBypassPath(path); err != nil {
-			return misconfigured("bypass", "%v", err)
-		}
-	}
-	for _, set := range h.BypassRaw {
-		if len(set) == 0 {
-			return misconfigured("bypass", "a matcher set without matchers would let every request pass")
-		}
+	if err := h.BypassConfig.validate(); err != nil {
+		return err
 	}
 	for name := range h.HeaderUp {
 		if err := checkIdentityHeader(name); err != nil {
@@ -160,25 +142,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	a := h.enter(r)
-	bypassed := h.bypass.matches(r)
-	s, err := a.session, error(nil)
-	if s == nil {
-		s, err = h.party.load(r, a, !bypassed)
-	}
-	if err != nil && !errors.Is(err, session.ErrNone) && !bypassed {
+	f, err := h.examine(r, a)
+	if err != nil {
 		return h.party.failSession(w, r, err)
 	}
-	kind := background
-	if s == nil { // else it makes no difference
-		kind = kindOf(r)
-	}
-	d := decide(h.Unauthorized, s != nil, bypassed, kind)
+	d := decide(f)
 	if c := h.logger.Check(zapcore.DebugLevel, "decided"); c != nil {
-		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", err))
+		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", f.why))
 	}
 	switch d {
 	case forward, forwardBypassed, forwardAnonymous:
-		a.session, a.result = s, d.result()
+		a.session, a.result = f.session, d.result()
 		if a.refreshed() {
 			a.result = resultRefreshed
 		}
@@ -192,6 +166,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		a.result = resultDenied
 		return h.party.refuse(w, r)
 	}
+}
+
+// facts are all that a decision hangs on.
+type facts struct {
+	unauthorized string // as configured
+	bypassed     bool
+	session      *session.Session // that may be used now; nil: none
+	why          error            // there is none
+	kind         requestKind      // where it makes a difference
+}
+
+// examine finds out what there is to know of a request. An error says that
+// there may be a session, but that it cannot be told now.
+func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
+	f = facts{unauthorized: h.Unauthorized, bypassed: h.bypass.matches(r), session: a.session, kind: background}
+	if f.session == nil {
+		f.session, f.why = h.party.load(r, a, !f.bypassed)
+	}
+	if f.why != nil && !errors.Is(f.why, session.ErrNone) && !f.bypassed {
+		return f, f.why
+	}
+	if f.session == nil {
+		f.kind = kindOf(r)
+	}
+	return f, nil
 }
 
 // decision is what happens to a request.
@@ -222,17 +221,17 @@ func (d decision) result() string {
 }
 
 // decide is the policy of a route, without the world around it.
-func decide(unauthorized string, authenticated, bypassed bool, kind requestKind) decision {
+func decide(f facts) decision {
 	switch {
-	case authenticated:
+	case f.session != nil:
 		return forward
-	case bypassed:
+	case f.bypassed:
 		return forwardBypassed
-	case unauthorized == "pass":
+	case f.unauthorized == "pass":
 		return forwardAnonymous
-	case kind == prefetch, unauthorized == "401":
+	case f.kind == prefetch, f.unauthorized == "401":
 		return refuse
-	case kind == navigation, unauthorized == "redirect":
+	case f.kind == navigation, f.unauthorized == "redirect":
 		return login
 	default:
 		return refuse

@@ -41,15 +41,15 @@ type liveRequest struct {
 	lifeline
 
 	session    string // its ID; empty when it has not entered
-	route      route
+	route      admitter
 	judge      *relyingParty // by whose limits it is measured
 	began      time.Time
 	next, prev *liveRequest
 }
 
-// route is a policy, which decides again when more is known of the user: after
-// a refresh.
-type route interface {
+// admitter is a route's policy, which decides again when more is known of the
+// user: after a refresh.
+type admitter interface {
 	admits(s *session.Session) bool
 }
 

@@ -25,6 +25,7 @@ type loginStart struct {
 	interactive bool       // whether the user must be able to act, whatever is configured
 	again       bool       // whether the provider must see the user once more
 	params      []rp.Param // that the link to our login added, or all that the login before had
+	ask         rp.Ask     // in place of what is configured
 }
 
 // startLogin sends the browser to the provider: a fresh verifier, nonce and
@@ -49,7 +50,8 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	state := newLoginState(returnTo, start.attempt, p.now())
 	extra := p.extraParams(r, start)
 	state.silent, state.again = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.again
-	if state.silent || p.client.MayAskAgain() {
+	state.ask = start.ask
+	if state.silent || p.client.MayAskAgain() || !start.ask.Empty() {
 		state.params = extra
 	}
 	param, err := p.logins.param(state)
@@ -57,7 +59,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 		return &failure{reason: reasonFor(err), err: err}
 	}
 	location, err := p.client.AuthorizationURL(metadata, rp.AuthRequest{
-		Transaction: state.tx, RedirectURI: p.redirectURI(at), State: param, Extra: extra,
+		Transaction: state.tx, Ask: state.ask, RedirectURI: p.redirectURI(at), State: param, Extra: extra,
 	})
 	if err != nil {
 		return &failure{reason: reasonFor(err), err: err}
@@ -166,7 +168,7 @@ func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error 
 	if target == "" {
 		target = q.Get("target_link_uri")
 	}
-	if f := p.startLogin(w, r, loginStart{returnTo: p.returnTo(target, at), params: p.loginParams(q)}); f != nil {
+	if f := p.startLogin(w, r, loginStart{returnTo: p.returnTo(target, at), params: p.loginParams(q), ask: p.asked(q)}); f != nil {
 		return p.fail(w, r, *f)
 	}
 	return nil

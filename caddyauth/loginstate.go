@@ -42,6 +42,9 @@ type loginState struct {
 	// it had not done so lately enough, or in the right way. It is asked once.
 	again bool
 
+	// ask is what the login is to ask for in place of what is configured.
+	ask rp.Ask
+
 	// params are what was configured and what the link to our login had added,
 	// for a login that begins anew.
 	params []rp.Param
@@ -170,6 +173,7 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 			s.params[i] = rp.Param{Name: r.Text(), Value: r.Text()}
 		}
 		s.before.ID, s.before.Created = r.Text(), r.Time()
+		s.ask = readAsk(r)
 		return nil
 	}
 	return fmt.Errorf("%w: its cookie is not there", errStateGone)
@@ -209,10 +213,9 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 		w.Text(param.Name)
 		w.Text(param.Value)
 	}
-	if s.before.ID != "" {
-		w.Text(s.before.ID)
-		w.Time(s.before.Created)
-	}
+	w.Text(s.before.ID)
+	w.Time(s.before.Created)
+	writeAsk(&w, s.ask)
 	return l.box.Seal(w.Bytes(), name)
 }
 

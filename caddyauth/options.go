@@ -21,6 +21,7 @@ type optionScope int
 const (
 	ofProvider optionScope = iota
 	ofRoute
+	ofEither // the provider's where the block declares one, else the route's
 )
 
 // options are all options that a block may hold, by name.
@@ -37,9 +38,9 @@ func init() {
 		"client_id":       {usage: "<id>", parse: text1(func(p *parser) *string { return &p.provider.ClientID })},
 		"client_secret":   {usage: "<secret>", parse: text1(func(p *parser) *string { return &p.provider.ClientSecret })},
 		"client_auth":     {usage: "auto|none|client_secret_basic|client_secret_post|private_key_jwt <key.pem> [<kid>]|assertion_file <path>|tls <cert.pem> <key.pem>", parse: parseClientAuth},
-		"scopes":          {usage: "<scope>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Scopes })},
-		"audience":        {usage: "<identifier>", parse: text1(func(p *parser) *string { return &p.authorization().Audience })},
-		"resource":        {usage: "<uri>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().Resources })},
+		"scopes":          {of: ofEither, usage: "<scope>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Scopes })},
+		"audience":        {of: ofEither, usage: "<identifier>", parse: text1(func(p *parser) *string { return &p.authorization().Audience })},
+		"resource":        {of: ofEither, usage: "<uri>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().Resources })},
 		"connection":      {usage: "<name>", parse: text1(func(p *parser) *string { return &p.authorization().Connection })},
 		"authorize_param": {usage: "<name> <value>", repeatable: true, parse: parseAuthorizeParam},
 		"public_url":      {usage: "<origin>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.provider.PublicURL })},
@@ -49,8 +50,8 @@ func init() {
 		"session":         {usage: "[cookie|memory|storage|redis] { … }", parse: parseSession},
 		"login_param":     {usage: "<name>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.authorization().LoginParams })},
 		"organization":    {usage: "<id or name>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().Organizations })},
-		"max_age":         {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.authorization().MaxAge })},
-		"acr_values":      {usage: "<value>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().ACRValues })},
+		"max_age":         {of: ofEither, usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.authorization().MaxAge })},
+		"acr_values":      {of: ofEither, usage: "<value>…", parse: texts1(func(p *parser) *[]string { return &p.authorization().ACRValues })},
 		"refresh":         {usage: "auto|off|<duration before expiry>", parse: parseRefresh},
 		"logout":          {usage: "auto|oidc|auth0|cognito|local", parse: text1(func(p *parser) *string { return &p.logout().Style })},
 		"clock_skew":      {usage: "<duration>", parse: duration1(func(p *parser) *caddy.Duration { return &p.provider.ClockSkew })},

@@ -8,6 +8,26 @@ import (
 
 // The options of the route that are more than a text.
 
+// adopt makes those options the route's that stand in a block without a
+// provider, and could have been a provider's.
+func (h *Handler) adopt(a *Authorization) error {
+	if a == nil {
+		return nil
+	}
+	for _, given := range []struct {
+		option string
+		given  bool
+	}{
+		{"scopes", a.Scopes != nil}, {"audience", a.Audience != ""}, {"resource", a.Resources != nil},
+		{"max_age", a.MaxAge != 0}, {"acr_values", a.ACRValues != nil},
+	} {
+		if given.given {
+			return misconfigured(given.option, "is not yet supported for a route%s", notYet)
+		}
+	}
+	return nil
+}
+
 func parseHeaderUp(p *parser) error {
 	var name, value string
 	if !p.Args(&name, &value) {

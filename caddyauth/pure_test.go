@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // Decisions, by every combination of what they depend on: promise 1 in small.
@@ -19,7 +20,11 @@ func TestDecide(t *testing.T) {
 		for _, authenticated := range []bool{true, false} {
 			for _, bypassed := range []bool{true, false} {
 				for _, kind := range []requestKind{background, navigation, prefetch} {
-					got := decide(unauthorized, authenticated, bypassed, kind)
+					f := facts{unauthorized: unauthorized, bypassed: bypassed, kind: kind}
+					if authenticated {
+						f.session = new(session.Session)
+					}
+					got := decide(f)
 					forwarded := got == forward || got == forwardBypassed || got == forwardAnonymous
 					if forwarded != (authenticated || bypassed || unauthorized == "pass") {
 						t.Errorf("%q, authenticated %v, bypassed %v, kind %v: got %v", unauthorized, authenticated, bypassed, kind, got)

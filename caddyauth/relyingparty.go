@@ -41,6 +41,7 @@ type relyingParty struct {
 type sealing struct {
 	failures *sealed.Box // what the error endpoint is to say
 	hints    *sealed.Box // ID tokens, for the logout
+	asks     *sealed.Box // what a link to our login asks for
 	binding  string      // what all that is sealed, sessions included, is bound to
 }
 
@@ -285,6 +286,7 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 	p.sealing = sealing{
 		failures: sealed.NewBox(keys, "error", binding...),
 		hints:    sealed.NewBox(keys, "hint", binding...),
+		asks:     sealed.NewBox(keys, "ask", binding...),
 		binding:  strings.Join(binding, "\x00"),
 	}
 	in, err := p.loadStores(ctx, cfg.Session)

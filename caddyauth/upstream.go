@@ -124,7 +124,7 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 	return next.ServeHTTP(rw, r)
 }
 
-// admits implements route.
+// admits implements admitter.
 func (h *Handler) admits(s *session.Session) bool { return h.party.client.Admits(&s.Identity) }
 
 // keptHeaders are those of the server, and those without which a script could

@@ -76,22 +76,31 @@ func CheckExtraParam(name string) error {
 // AuthRequest is what differs from one authorization request to the next.
 type AuthRequest struct {
 	Transaction
+	Ask         Ask
 	RedirectURI string
 	State       string
 	Extra       []Param // that CheckExtraParam or CheckLoginParam accepts; an empty value is not sent
 }
 
 // options are the configured parameters that one login may have otherwise.
-// What the ID token must agree with stays what is configured.
-func (c *Client) options() []Param {
-	params := []Param{{"connection", c.Connection}, {"acr_values", strings.Join(c.ACRValues, " ")}}
+// What the ID token must agree with stays what is configured, or asked for.
+func (c *Client) options(ask Ask) []Param {
+	params := []Param{{"connection", c.Connection}, {"acr_values", strings.Join(c.acrValues(ask), " ")}}
 	if len(c.Organizations) > 0 {
 		params = append(params, Param{"organization", c.Organizations[0]})
 	}
-	if c.MaxAge > 0 {
-		params = append(params, Param{"max_age", strconv.FormatInt(int64(c.MaxAge/time.Second), 10)})
+	if maxAge, asked := c.maxAge(ask); asked {
+		params = append(params, Param{"max_age", strconv.FormatInt(int64(maxAge/time.Second), 10)})
 	}
 	return params
+}
+
+// extra are the further parameters, without those that a link could take away
+// from what is asked for.
+func (r *AuthRequest) extra() []Param {
+	return slices.DeleteFunc(slices.Clone(r.Extra), func(p Param) bool {
+		return p.Name == "max_age" && r.Ask.MaxAge != nil || p.Name == "acr_values" && len(r.Ask.ACRValues) > 0
+	})
 }
 
 // The response modes (OAuth 2.0 Multiple Response Type Encoding Practices
@@ -159,12 +168,13 @@ func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
 	if mode := c.responseMode(m); mode != ResponseModeQuery {
 		add("response_mode", mode)
 	}
-	for _, p := range c.options() {
-		if !slices.ContainsFunc(r.Extra, func(extra Param) bool { return extra.Name == p.Name }) {
+	extra := r.extra()
+	for _, p := range c.options(r.Ask) {
+		if !slices.ContainsFunc(extra, func(extra Param) bool { return extra.Name == p.Name }) {
 			add(p.Name, p.Value)
 		}
 	}
-	for _, p := range r.Extra {
+	for _, p := range extra {
 		add(p.Name, p.Value)
 	}
 	if c.OfflineAccess && m.Quirk.OfflineParam.Name != "" && !q.Has(m.Quirk.OfflineParam.Name) {

@@ -29,7 +29,7 @@ func (b *bench) accessToken(header, change map[string]any) string {
 
 func (b *bench) identify(t testing.TB, grant *Grant) (*Identity, error) {
 	t.Helper()
-	return b.client.Identify(t.Context(), metadata(t, b.client), grant, NewSecret("the-nonce"))
+	return b.client.Identify(t.Context(), metadata(t, b.client), grant, AuthRequest{Transaction: Transaction{Nonce: NewSecret("the-nonce")}})
 }
 
 // answering has the provider's userinfo endpoint answer with this.

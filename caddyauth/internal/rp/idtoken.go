@@ -28,6 +28,7 @@ type IDToken struct {
 // Expected is what an ID token must agree with.
 type Expected struct {
 	Nonce       Secret // of the authorization request
+	Ask         Ask    // what that asked for
 	AccessToken Secret // that came with it, for at_hash
 
 	// Previous is the ID token of the login, where this one came with a

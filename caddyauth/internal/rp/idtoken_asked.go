@@ -18,29 +18,31 @@ import (
 // checkAuthTime wants auth_time when max_age was sent, and it must not be
 // longer ago than that.
 func checkAuthTime(_ context.Context, t *candidate) error {
-	if t.client.MaxAge <= 0 || t.expected.Previous != nil {
+	maxAge, asked := t.client.maxAge(t.expected.Ask)
+	if !asked || t.expected.Previous != nil {
 		return nil
 	}
 	authTime, err := t.claims.Time("auth_time")
 	if err != nil {
 		return err
 	}
-	if age := t.now.Sub(authTime); age > t.client.MaxAge+t.client.clockSkew() {
-		return fmt.Errorf("is %s ago, max_age allows %s", age.Round(1e9), t.client.MaxAge)
+	if age := t.now.Sub(authTime); age > maxAge+t.client.clockSkew() {
+		return fmt.Errorf("is %s ago, max_age allows %s", age.Round(1e9), maxAge)
 	}
 	return nil
 }
 
 // checkACR wants one of the authentication contexts that were asked for.
 func checkACR(_ context.Context, t *candidate) error {
-	if len(t.client.ACRValues) == 0 || t.expected.Previous != nil {
+	wanted := t.client.essentialACRs(t.expected.Ask)
+	if len(wanted) == 0 || t.expected.Previous != nil {
 		return nil
 	}
 	acr, err := t.claims.Text("acr")
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(t.client.ACRValues, acr) {
+	if !slices.Contains(wanted, acr) {
 		return fmt.Errorf("%.100q is none of the acr_values", acr)
 	}
 	return nil
