@@ -1,6 +1,7 @@
 package caddyauth
 
 import (
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -60,6 +61,8 @@ func (p *relyingParty) asked(q url.Values) (ask rp.Ask) {
 const (
 	askedMaxAge = 1 << iota
 	askedEssential
+
+	maxAskedAge = math.MaxInt64 // in nanoseconds
 )
 
 // writeAsk writes what is asked for. Neither ACR values nor scopes hold spaces,
@@ -81,7 +84,7 @@ func writeAsk(w *sealed.Writer, ask rp.Ask) {
 }
 
 func readAsk(r *sealed.Reader) (ask rp.Ask) {
-	flags, age := r.Number(), time.Duration(r.Number()) //nolint:gosec // we wrote it
+	flags, age := r.Number(), time.Duration(min(r.Number(), maxAskedAge)) //nolint:gosec // it fits
 	if flags&askedMaxAge != 0 {
 		ask.MaxAge = &age
 	}
