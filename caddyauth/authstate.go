@@ -33,10 +33,12 @@ type authState struct {
 	loaded  uint64           // the session's generation in the browser's cookie
 	due     bool             // whether its access token was to be refreshed
 	asked   time.Time        // when the request was looked at
-	dormant *session.Session // what is there, but cannot be used for this request, which needs none
+	dormant *session.Session // what is there, but is not used for this request
 	landing <-chan struct{}  // closed when the refresh that this request began has ended
 	result  string
 	reason  reason
+
+	admitter admitter // what let the session in, and decides again when it is refreshed
 }
 
 // stateVar is where Caddy's variables hold the request's *requestState.

@@ -14,6 +14,7 @@ type endpoint struct {
 	methods []string
 	serve   func(*relyingParty, http.ResponseWriter, *http.Request) error
 	secret  bool // the callback: its URL holds secrets, which must not get into Caddy's logs
+	once    bool // it changes something, and must not be had again by whoever has recorded the request
 }
 
 // endpoints are the paths that a provider answers itself. They are compared
@@ -63,15 +64,15 @@ func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
 	e := endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
-		callback:               {methods: get, serve: serveCallback, secret: true},
+		callback:               {methods: get, serve: serveCallback, secret: true, once: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
-		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout},
+		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout, once: true},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
 		prefix + pathError:     {methods: get, serve: (*relyingParty).serveError},
 	}}
 	if p.Logout.takesLogouts() {
-		e.byPath[prefix+pathBackChannel] = endpoint{methods: []string{http.MethodPost}, serve: (*relyingParty).serveBackChannelLogout}
-		e.byPath[prefix+pathFrontChannel] = endpoint{methods: get, serve: (*relyingParty).serveFrontChannelLogout}
+		e.byPath[prefix+pathBackChannel] = endpoint{methods: []string{http.MethodPost}, serve: (*relyingParty).serveBackChannelLogout, once: true}
+		e.byPath[prefix+pathFrontChannel] = endpoint{methods: get, serve: (*relyingParty).serveFrontChannelLogout, once: true}
 	}
 	return e
 }
@@ -102,6 +103,13 @@ func (p *relyingParty) serveEndpoint(e endpoint, w http.ResponseWriter, r *http.
 	authored(w.Header())
 	if e.secret {
 		skipAccessLog(r)
+	}
+	if e.once && isEarly(r) { // RFC 8470 section 5.2: the browser repeats it by itself
+		if e.secret { // no error, whose log line would hold the URL
+			w.WriteHeader(http.StatusTooEarly)
+			return nil
+		}
+		return p.fail(w, r, failure{reason: reasonTooEarly, err: errEarlyData})
 	}
 	posted := e.secret && r.Method == http.MethodPost && p.app.expectsForm(p.site.endpoints.callback)
 	if !posted && !slices.Contains(e.methods, r.Method) {

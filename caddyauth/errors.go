@@ -43,6 +43,9 @@ const (
 	reasonLogoutFailed       reason = "logout_failed"       // the provider wants to end sessions, and that cannot be done now
 	reasonForeignIssuer      reason = "foreign_issuer"      // a login for another provider
 	reasonNothing            reason = "nothing_to_say"      // the error page without an error
+	reasonForbidden          reason = "forbidden"           // a session that does not suffice here
+	reasonCrossSite          reason = "cross_site"          // a foreign page rides on a session
+	reasonTooEarly           reason = "too_early"           // in early data, which can be replayed
 	reasonInternal           reason = "internal"
 )
 
@@ -70,6 +73,9 @@ var reasonLevels = map[reason]zapcore.Level{
 	reasonForeignIssuer:      zapcore.InfoLevel,
 	reasonLogoutToken:        zapcore.InfoLevel,
 	reasonLogoutFailed:       zapcore.ErrorLevel,
+	reasonForbidden:          zapcore.InfoLevel,
+	reasonCrossSite:          zapcore.InfoLevel,
+	reasonTooEarly:           zapcore.DebugLevel,
 	reasonMisdirected:        zapcore.WarnLevel,
 	reasonUnavailable:        zapcore.WarnLevel,
 	reasonRefused:            zapcore.WarnLevel,
@@ -89,6 +95,8 @@ var hints = map[reason]string{
 	reasonCookies:       "if it happens to many: instances that share the site need the same cookie_secret, or the same storage",
 	reasonLogoutToken:   "if it comes from the provider, compare its issuer and client with this configuration; anybody can send such a request",
 	reasonLogoutFailed:  "the sessions go on until the provider sends its logout token again",
+	reasonForbidden:     "a claim that the user should have: look whether the provider sends it, and whether claims_from or scopes have to ask for it",
+	reasonCrossSite:     "if the page is one of yours, name its origin in the option csrf of this route",
 	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
 	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
@@ -112,6 +120,9 @@ var statuses = map[reason]int{
 	reasonLogoutFailed:       http.StatusServiceUnavailable,
 	reasonNothing:            http.StatusBadRequest,
 	reasonTooLarge:           http.StatusInternalServerError,
+	reasonForbidden:          http.StatusForbidden,
+	reasonCrossSite:          http.StatusForbidden,
+	reasonTooEarly:           http.StatusTooEarly,
 	reasonSessionUnavailable: http.StatusServiceUnavailable,
 	reasonInternal:           http.StatusInternalServerError,
 }

@@ -48,6 +48,8 @@ type Handler struct {
 
 	BypassConfig
 
+	AdmissionConfig
+
 	// What happens to a request without a session: `auto` sends a browser that
 	// navigates to a page to the login, and gives 401 to anything else;
 	// `redirect` sends everything to the login; `401` nothing; `pass` lets the
@@ -65,11 +67,12 @@ type Handler struct {
 
 // route is a handler's policy at work.
 type route struct {
-	party    *relyingParty
-	bypass   bypass
-	identity []identityHeader
-	own      ownCookies
-	logger   *zap.Logger
+	party     *relyingParty
+	bypass    bypass
+	admission admission
+	identity  []identityHeader
+	own       ownCookies
+	logger    *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -102,6 +105,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.bypass, err = h.BypassConfig.load(ctx); err != nil {
 		return err
 	}
+	if h.admission, err = h.AdmissionConfig.load(ctx); err != nil {
+		return err
+	}
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
@@ -117,7 +123,7 @@ func (h *Handler) validate() error {
 	default:
 		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
 	}
-	if err := h.BypassConfig.validate(); err != nil {
+	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate()); err != nil {
 		return err
 	}
 	for name := range h.HeaderUp {
@@ -152,6 +158,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	switch d {
 	case forward, forwardBypassed, forwardAnonymous:
+		if d != forward && f.session != nil {
+			h.setAside(w, r, a, f.session)
+			f.session = nil
+		}
 		a.session, a.result = f.session, d.result()
 		if a.refreshed() {
 			a.result = resultRefreshed
@@ -162,6 +172,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.party.fail(w, r, *f)
 		}
 		return nil
+	case forbid:
+		h.setAside(w, r, a, f.session)
+		return h.party.fail(w, r, *f.objection)
 	default:
 		a.result = resultDenied
 		return h.party.refuse(w, r)
@@ -174,6 +187,8 @@ type facts struct {
 	bypassed     bool
 	session      *session.Session // that may be used now; nil: none
 	why          error            // there is none
+	admitted     bool             // whether the request may use the session
+	objection    *failure         // why not
 	kind         requestKind      // where it makes a difference
 }
 
@@ -189,7 +204,10 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	}
 	if f.session == nil {
 		f.kind = kindOf(r)
+		return f, nil
 	}
+	f.objection = h.judge(r, a, f.session)
+	f.admitted = f.objection == nil
 	return f, nil
 }
 
@@ -199,6 +217,7 @@ type decision int
 const (
 	refuse           decision = iota // 401; the zero value, so that a mistake refuses
 	login                            // to the provider
+	forbid                           // 403, or what else the objection says: to log in would not help
 	forward                          // with the session's token
 	forwardBypassed                  // without a session, for it needs none
 	forwardAnonymous                 // without a session, as `unauthorized pass` says
@@ -206,7 +225,7 @@ const (
 
 // String names the decision in logs.
 func (d decision) String() string {
-	return [...]string{"refuse", "login", "forward", "bypass", "anonymous"}[d]
+	return [...]string{"refuse", "login", "forbid", "forward", "bypass", "anonymous"}[d]
 }
 
 func (d decision) result() string {
@@ -223,10 +242,12 @@ func (d decision) result() string {
 // decide is the policy of a route, without the world around it.
 func decide(f facts) decision {
 	switch {
-	case f.session != nil:
+	case f.session != nil && f.admitted:
 		return forward
-	case f.bypassed:
+	case f.bypassed: // a session that must not be used counts as none
 		return forwardBypassed
+	case f.session != nil:
+		return forbid
 	case f.unauthorized == "pass":
 		return forwardAnonymous
 	case f.kind == prefetch, f.unauthorized == "401":

@@ -20,16 +20,16 @@ import (
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
-// admission is a route that lets in whom it likes.
-type admission func(*session.Session) bool
+// admitting is a route that lets in whom it likes.
+type admitting func(*session.Session) bool
 
-func (a admission) admits(s *session.Session) bool { return a(s) }
+func (a admitting) admits(s *session.Session) bool { return a(s) }
 
 func anybody(*session.Session) bool { return true }
 
 // underWay has a request enter with a session.
 func underWay(l *liveRequests, s *session.Session, admits func(*session.Session) bool) *liveRequest {
-	r := &liveRequest{route: admission(admits)}
+	r := &liveRequest{route: admitting(admits)}
 	r.hold(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 	l.enter(r, s)
 	return r
@@ -151,7 +151,7 @@ func TestA82EndingAndLeavingAtOnce(t *testing.T) {
 		for n := range 4 {
 			wg.Go(func() {
 				w := &touchy{ResponseWriter: httptest.NewRecorder()}
-				r := &liveRequest{route: admission(anybody), judge: p}
+				r := &liveRequest{route: admitting(anybody), judge: p}
 				r.hold(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x")))
 				_ = r.answer()
 				p.shared.live.enter(r, s)
@@ -314,7 +314,7 @@ func TestA82CopiesEnd(t *testing.T) {
 	var l liveRequests
 	w := &responseWriter{wroteHeader: true}
 	w.ResponseWriter = discard{}
-	w.live.route = admission(anybody)
+	w.live.route = admitting(anybody)
 	w.live.hold(w.ResponseWriter, httptest.NewRequest(http.MethodGet, "/", nil))
 	s := &session.Session{ID: "x"}
 	l.enter(&w.live, s)
@@ -484,7 +484,7 @@ func TestA82Sweeping(t *testing.T) {
 		s := &session.Session{ID: "x", Created: time.Now(), Seen: time.Now().Add(24 * time.Hour)}
 		s.TokenExpiry = time.Now().Add(24 * time.Hour)
 		enter := func(p *relyingParty) *liveRequest {
-			r := &liveRequest{route: admission(anybody), judge: p, began: time.Now()}
+			r := &liveRequest{route: admitting(anybody), judge: p, began: time.Now()}
 			r.hold(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 			live.enter(r, s)
 			return r

@@ -73,6 +73,8 @@ func init() {
 		// of the route
 		"bypass":       {of: ofRoute, usage: "<path> | @<matcher> | <matcher> <arguments>", repeatable: true, parse: parseBypass},
 		"unauthorized": {of: ofRoute, usage: "auto|redirect|401|pass", parse: text1(func(p *parser) *string { return &p.handler.Unauthorized })},
+		"require":      {of: ofRoute, usage: "<claim> <value>… | `<expression>`", repeatable: true, parse: parseRequire},
+		"csrf":         {of: ofRoute, usage: "on|off|<trusted origin>…", parse: parseCSRF},
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 	}
 	for _, name := range []string{
@@ -81,7 +83,7 @@ func init() {
 		options[name] = option{later: notYet}
 	}
 	for _, name := range []string{
-		"require", "forward_token", "step_up", "retry_invalid_token", "replay_posts", "verify", "exchange", "accept_bearer", "csrf",
+		"forward_token", "step_up", "retry_invalid_token", "replay_posts", "verify", "exchange", "accept_bearer",
 	} {
 		options[name] = option{of: ofRoute, later: notYet}
 	}

@@ -78,6 +78,9 @@ var texts = map[reason]text{
 		"Please tell whoever runs this site."},
 	reasonSessionUnavailable: {"Your session cannot be checked right now", "Please try again in a moment. You stay logged in."},
 	reasonForeignIssuer:      {"Wrong login service", "The link that led you here belongs to another service than the one this site uses."},
+	reasonForbidden:          {"Access denied", "You are logged in, but your account may not see this. If it should, tell whoever runs this site."},
+	reasonCrossSite:          {"Not from here", "Another site asked for this in your name, and that is not allowed. Nothing was changed."},
+	reasonTooEarly:           {"Please try again", "Your browser was faster than is safe. Nothing is lost: just try again."},
 	reasonNothing:            {"Nothing to see here", "This page explains what went wrong with a login. Nothing did."},
 	reasonInternal:           {"Something went wrong", "The login could not be completed. Please try again."},
 }
@@ -85,7 +88,7 @@ var texts = map[reason]text{
 // final are the reasons that trying again does not help against.
 var final = map[reason]bool{
 	reasonMisdirected: true, reasonMisconfigured: true, reasonTooLarge: true, reasonForeignIssuer: true,
-	reasonNothing: true, reasonMethod: true,
+	reasonNothing: true, reasonMethod: true, reasonForbidden: true, reasonCrossSite: true, reasonTooEarly: true,
 }
 
 func (p *relyingParty) errorPage(f failure) page {
@@ -95,8 +98,12 @@ func (p *relyingParty) errorPage(f failure) page {
 	signOut := link{p.site.endpoints.prefix + pathLogout, "Sign out"}
 	if final[f.reason] {
 		shown.Links = []link{start}
-		if f.reason == reasonTooLarge || f.reason == reasonMisconfigured { // another account may fare better
+		switch f.reason {
+		case reasonTooLarge, reasonMisconfigured: // another account may fare better
 			shown.Links = append(shown.Links, signOut)
+		case reasonForbidden:
+			signOut.Label = "Use another account"
+			shown.Links = []link{signOut, start}
 		}
 		return shown
 	}

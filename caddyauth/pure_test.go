@@ -20,20 +20,12 @@ func TestDecide(t *testing.T) {
 		for _, authenticated := range []bool{true, false} {
 			for _, bypassed := range []bool{true, false} {
 				for _, kind := range []requestKind{background, navigation, prefetch} {
-					f := facts{unauthorized: unauthorized, bypassed: bypassed, kind: kind}
-					if authenticated {
-						f.session = new(session.Session)
-					}
-					got := decide(f)
-					forwarded := got == forward || got == forwardBypassed || got == forwardAnonymous
-					if forwarded != (authenticated || bypassed || unauthorized == "pass") {
-						t.Errorf("%q, authenticated %v, bypassed %v, kind %v: got %v", unauthorized, authenticated, bypassed, kind, got)
-					}
-					if got == forward != authenticated {
-						t.Errorf("%q, authenticated %v: got %v", unauthorized, authenticated, got)
-					}
-					if got == login && (kind == prefetch || unauthorized == "401" || kind == background && unauthorized != "redirect") {
-						t.Errorf("%q, kind %v: got a login", unauthorized, kind)
+					for _, admitted := range []bool{true, false} {
+						f := facts{unauthorized: unauthorized, bypassed: bypassed, kind: kind, admitted: admitted}
+						if authenticated {
+							f.session = new(session.Session)
+						}
+						checkDecision(t, f, decide(f))
 					}
 				}
 			}
@@ -41,6 +33,25 @@ func TestDecide(t *testing.T) {
 	}
 	if decision(0) != refuse {
 		t.Error("the zero decision must refuse")
+	}
+}
+
+func checkDecision(t *testing.T, f facts, got decision) {
+	t.Helper()
+	authenticated := f.session != nil
+	forwarded := got == forward || got == forwardBypassed || got == forwardAnonymous
+	if forwarded != (authenticated && f.admitted || f.bypassed || !authenticated && f.unauthorized == "pass") {
+		t.Errorf("authenticated %v, %+v: got %v", authenticated, f, got)
+	}
+	if got == forward != (authenticated && f.admitted) {
+		t.Errorf("authenticated %v, %+v: got %v", authenticated, f, got)
+	}
+	// Who is logged in and may not pass would be led round in circles.
+	if got == login && (authenticated || f.kind == prefetch || f.unauthorized == "401" || f.kind == background && f.unauthorized != "redirect") {
+		t.Errorf("authenticated %v, %+v: got a login", authenticated, f)
+	}
+	if got == forbid != (authenticated && !f.admitted && !f.bypassed) {
+		t.Errorf("authenticated %v, %+v: got %v", authenticated, f, got)
 	}
 }
 

@@ -70,14 +70,7 @@ func (h *Handler) enter(r *http.Request) *authState {
 // identity headers, as trailers, too, and the names of either in Connection,
 // by which a client could have a proxy behind us remove what we set (K1).
 func (p *relyingParty) scrub(r *http.Request) {
-	delete(r.Header, "Authorization")
-	if len(p.headers.names) > 0 {
-		for name := range r.Header {
-			if p.headers.has(name) {
-				delete(r.Header, name)
-			}
-		}
-	}
+	p.scrubIdentity(r.Header)
 	if !fromTrustedProxy(r) {
 		delete(r.Header, "Forwarded") // Caddy replaces the X-Forwarded ones, but passes this on (F15)
 	}
@@ -86,6 +79,19 @@ func (p *relyingParty) scrub(r *http.Request) {
 	}
 	if r.Trailer != nil {
 		p.scrubTrailers(r)
+	}
+}
+
+// scrubIdentity removes what tells the upstream who the user is.
+func (p *relyingParty) scrubIdentity(h http.Header) {
+	delete(h, "Authorization")
+	if len(p.headers.names) == 0 {
+		return
+	}
+	for name := range h {
+		if p.headers.has(name) {
+			delete(h, name)
+		}
 	}
 }
 

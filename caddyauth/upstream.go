@@ -13,7 +13,6 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // This file is the border to the upstream: what we say of a request begins
@@ -97,7 +96,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 // nothing of what the upstream would have said.
 func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	p, a, live := h.party, rw.auth, &rw.live
-	live.route, live.judge, live.began = h, p, a.asked
+	live.route, live.judge, live.began = a.admitter, p, a.asked
 	live.hold(rw.ResponseWriter, r)
 	p.shared.live.enter(live, a.session)
 	defer func() {
@@ -123,9 +122,6 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 	}
 	return next.ServeHTTP(rw, r)
 }
-
-// admits implements admitter.
-func (h *Handler) admits(s *session.Session) bool { return h.party.client.Admits(&s.Identity) }
 
 // keptHeaders are those of the server, and those without which a script could
 // not read an answer of ours.

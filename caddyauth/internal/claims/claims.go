@@ -80,7 +80,8 @@ func Parse(data []byte, guarded ...string) (Set, error) {
 // Join returns the claims of several sets. Of a claim that more than one has,
 // the first set's counts, whole: objects are not put together. Nor does a
 // later set's name with a dot in it hide what the path leads to in an earlier
-// one (Lookup would find it first).
+// one (Lookup would find it first), or a later set's email_verified vouch for
+// an earlier one's address.
 func Join(sets ...Set) Set {
 	if len(sets) == 1 {
 		return sets[0]
@@ -89,7 +90,7 @@ func Join(sets ...Set) Set {
 	for _, set := range sets {
 		earlier := maps.Clone(members)
 		for name, value := range set.members {
-			if _, taken := lookup(earlier, name); !taken && value != nil {
+			if _, taken := lookup(earlier, name); !taken && value != nil && (name != verified || earlier[email] == nil) {
 				members[name] = value
 			}
 		}
