@@ -137,17 +137,29 @@ func (h *Handler) validate() error {
 // ServeHTTP is the way of a request. The rest of the module hangs from here.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	original := originalURL(r)
-	if original.Opaque != "" { // "GET x:http://host/path": no matcher sees the path, the upstream does
-		return caddyhttp.Error(http.StatusBadRequest, errors.New("malformed request target"))
-	}
-	if e, ok := h.party.site.endpoints.find(original); ok {
-		h.enter(r)
-		return h.party.serveEndpoint(e, w, r)
-	}
-	if h.EndpointsOnly {
+	opaque := original.Opaque != "" // "GET x:http://host/path": no matcher sees the path, the upstream does
+	e, isEndpoint := h.party.site.endpoints.find(original)
+	if h.EndpointsOnly && !isEndpoint && !opaque {
 		return next.ServeHTTP(w, r)
 	}
 	a := h.enter(r)
+	var err error
+	switch {
+	case opaque:
+		err = caddyhttp.Error(http.StatusBadRequest, errors.New("malformed request target"))
+	case isEndpoint:
+		err = h.party.serveEndpoint(e, w, r)
+	default:
+		err = h.serve(w, r, a, next)
+	}
+	if err != nil { // the site's error routes run with the same headers
+		h.hideCookies(r, a)
+	}
+	return err
+}
+
+// serve is the way of a request that is not for us.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, next caddyhttp.Handler) error {
 	f, err := h.examine(r, a)
 	if err != nil {
 		return h.party.failSession(w, r, err)

@@ -1,6 +1,7 @@
 package caddyauth
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -61,14 +62,8 @@ func checkIdentityHeader(name string) error {
 // taken off again: Caddy runs its error routes with the same headers, and a
 // token must not reach an error page's upstream (K2).
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, next caddyhttp.Handler) error {
-	secure, _ := h.party.site.origins.secure(r)
-	rw := &responseWriter{own: h.own.at(secure), auth: a}
+	rw := &responseWriter{own: h.hideCookies(r, a), auth: a}
 	rw.ResponseWriter = w
-	if kept := sealed.Strip(a.cookies, rw.own); len(kept) > 0 {
-		r.Header["Cookie"] = kept
-	} else {
-		delete(r.Header, "Cookie")
-	}
 	var err error
 	if a.session != nil {
 		h.party.renew(w.Header(), r, a)
@@ -90,17 +85,34 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 	return err // as it is: Caddy knows a HandlerError only unwrapped (K3)
 }
 
+// hideCookies takes our cookies out of a request, and returns what tells them
+// from others'.
+func (h *Handler) hideCookies(r *http.Request, a *authState) (own func(string) bool) {
+	secure, _ := h.party.site.origins.secure(r)
+	own = h.own.at(secure)
+	if kept := sealed.Strip(a.cookies, own); len(kept) > 0 {
+		r.Header["Cookie"] = kept
+	} else {
+		delete(r.Header, "Cookie")
+	}
+	return own
+}
+
 // forwardLive hands on a request that carries a session, and cuts it when the
 // session ends (A82). If the answer had begun, it is aborted, so that half of
 // it does not look like the whole; if not, the client gets our refusal, and
 // nothing of what the upstream would have said.
 func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	p, a, live := h.party, rw.auth, &rw.live
+	s := a.session // a handler behind this one may set it aside
 	live.route, live.judge, live.began = a.admitter, p, a.asked
 	live.hold(rw.ResponseWriter, r)
-	p.shared.live.enter(live, a.session)
+	p.shared.live.enter(live, s)
 	defer func() {
 		why, hijacked := live.let()
+		if errors.Is(why, errNoLonger) { // others are counted by who ends the session
+			p.sayCut(s, 1, why)
+		}
 		if !hijacked { // else when the connection is closed
 			p.shared.live.leave(live)
 		}
@@ -116,7 +128,7 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 		}
 		err = h.refuseLate(rw, r)
 	}()
-	if p.sessions.revocations.Has(a.session) { // since it was loaded
+	if p.sessions.revocations.Has(s) { // since it was loaded
 		live.cut(errLoggedOut)
 		return nil
 	}

@@ -1,6 +1,6 @@
 // Package rows counts which rows of the project's tables stand in the name of
 // a test: the duties from the standards (R01 …), what a provider can do wrong
-// (M01 …), what attackers try with cookies, sessions and logouts (A61 …), and
+// (M01 …), what attackers try (A22 …), and
 // what sessions must survive (T1 …). A row that no test bears is listed here, with its reason.
 package rows
 
@@ -22,7 +22,7 @@ import (
 var tables = map[string][][2]int{
 	"M": {{1, 36}, {40, 49}, {50, 66}, {70, 93}, {100, 109}, {110, 113}, {120, 137}, {140, 143}, {150, 153}},
 	"R": {{1, 18}, {20, 37}, {40, 48}, {50, 61}},
-	"A": {{61, 87}, {118, 121}},
+	"A": {{22, 31}, {44, 44}, {50, 54}, {59, 59}, {61, 87}, {90, 97}, {113, 116}, {118, 121}},
 	"T": {{1, 10}},
 }
 
@@ -32,10 +32,8 @@ var lettered = []string{"R19", "R19a", "R19b", "R19c", "R19d", "R19e", "R19f", "
 // open are the rows without a test, and why.
 var open = map[string]string{
 	"A84":  "the session endpoint is a later capability",
-	"M93":  "rules on e-mail addresses come with `require`",
 	"M140": "PAR is a later capability", "M141": "DPoP is a later capability", "M142": "DPoP is a later capability",
-	"R19d": "`csrf` is a later capability", "R19f": "the session endpoint is a later capability",
-	"R32": "rules on e-mail addresses come with `require`",
+	"R19f": "the session endpoint is a later capability",
 	"R48": "session management by frames is not implemented, on purpose: browsers block what it needs",
 	"R50": "PAR is a later capability", "R51": "request objects are a later capability", "R52": "DPoP is a later capability",
 	"R55": "token exchange is a later capability", "R56": "step-up of a route is a later capability",
