@@ -61,13 +61,23 @@ func newRequest(method, target string, header http.Header) *http.Request {
 // the handler's provider.
 func sessionCookies(t testing.TB, h *Handler, token string) []string {
 	t.Helper()
-	set, err := claims.Parse([]byte(`{"sub":"alice","name":"Alice Ash","email":"alice@example.com","groups":["staff","admin"]}`))
+	return sessionCookiesOf(t, h, token, `{"sub":"alice","name":"Alice Ash","email":"alice@example.com","groups":["staff","admin"]}`)
+}
+
+// sessionCookiesOf is sessionCookies for a user with these claims.
+func sessionCookiesOf(t testing.TB, h *Handler, token, said string) []string {
+	t.Helper()
+	set, err := claims.Parse([]byte(said))
 	if err != nil {
 		t.Fatal(err)
 	}
 	grant := &rp.Grant{AccessToken: rp.NewSecret(token), Expiry: time.Now().Add(time.Hour)}
 	header := http.Header{}
-	s := session.New(grant, &rp.Identity{Subject: "alice", Sources: []rp.SourcedClaims{{From: rp.FromIDToken, Claims: set}}}, time.Now())
+	subject, err := set.Text("sub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := session.New(grant, &rp.Identity{Subject: subject, Sources: []rp.SourcedClaims{{From: rp.FromIDToken, Claims: set}}}, time.Now())
 	if err := h.party.sessions.https.Save(t.Context(), header, nil, s); err != nil {
 		t.Fatal(err)
 	}
