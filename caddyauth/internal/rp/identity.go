@@ -140,7 +140,8 @@ func (c *Client) IdentifyAgain(ctx context.Context, m *Metadata, grant *Grant, b
 			return nil, err
 		}
 		kept := found[FromIDToken].Filter(func(name string) bool { return slices.Contains(loginClaims, name) })
-		found[FromIDToken] = claims.Join(token.Claims, kept)
+		said := token.Claims.Filter(func(name string) bool { return name != "auth_time" })
+		found[FromIDToken] = claims.Join(said, kept)
 	}
 	if slices.Contains(c.ClaimSources(), FromAccessToken) {
 		subject, _ := found[FromAccessToken].Text("sub")
@@ -154,7 +155,9 @@ func (c *Client) IdentifyAgain(ctx context.Context, m *Metadata, grant *Grant, b
 }
 
 // loginClaims are the claims that say something of the login, and that an ID
-// token which came with a refresh may lack: Auth0's has no "sid".
+// token which came with a refresh may lack: Auth0's has no "sid". Of when the
+// login was, a refresh has nothing new to say (Core section 12.2): a provider
+// that puts its own time there would keep a session fresh for ever.
 var loginClaims = []string{"sid", "auth_time", "acr", "amr", "nonce", "org_id", "org_name", "hd", "tid", "session_expiry"}
 
 // ClaimSources are those that the operator wants, in order.

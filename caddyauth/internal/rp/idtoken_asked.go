@@ -22,14 +22,24 @@ func checkAuthTime(_ context.Context, t *candidate) error {
 	if !asked || t.expected.Previous != nil {
 		return nil
 	}
-	authTime, err := t.claims.Time("auth_time")
+	return t.client.freshEnough(t.claims, maxAge, t.now)
+}
+
+// freshEnough measures auth_time. One that is yet to come is a mistake of the
+// provider's: it would stay fresh for as long as it is ahead.
+func (c *Client) freshEnough(token claims.Set, maxAge time.Duration, now time.Time) error {
+	authTime, err := token.Time("auth_time")
 	if err != nil {
 		return err
 	}
-	if age := t.now.Sub(authTime); age > maxAge+t.client.clockSkew() {
+	switch age := now.Sub(authTime); {
+	case age > maxAge+c.clockSkew():
 		return fmt.Errorf("is %s ago, max_age allows %s", age.Round(1e9), maxAge)
+	case age < -c.clockSkew():
+		return fmt.Errorf("is %s ahead", -age.Round(1e9))
+	default:
+		return nil
 	}
-	return nil
 }
 
 // checkACR wants one of the authentication contexts that were asked for.
@@ -38,12 +48,34 @@ func checkACR(_ context.Context, t *candidate) error {
 	if len(wanted) == 0 || t.expected.Previous != nil {
 		return nil
 	}
-	acr, err := t.claims.Text("acr")
+	return strongEnough(t.claims, wanted)
+}
+
+func strongEnough(token claims.Set, wanted []string) error {
+	acr, err := token.Text("acr")
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(wanted, acr) {
 		return fmt.Errorf("%.100q is none of the acr_values", acr)
+	}
+	return nil
+}
+
+// Meets says why a login that was verified before is not what is asked for now:
+// it is too long ago, or of another kind. It measures as the check of a login
+// does, or the user would be sent to the provider over and over.
+func (c *Client) Meets(i *Identity, ask Ask, now time.Time) error {
+	token, _ := i.Source(FromIDToken)
+	if ask.MaxAge != nil {
+		if err := c.freshEnough(token, *ask.MaxAge, now); err != nil {
+			return fmt.Errorf("auth_time: %w", err)
+		}
+	}
+	if len(ask.ACRValues) > 0 {
+		if err := strongEnough(token, ask.ACRValues); err != nil {
+			return fmt.Errorf("acr: %w", err)
+		}
 	}
 	return nil
 }

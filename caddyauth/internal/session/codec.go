@@ -66,7 +66,10 @@ func encode(s *Session, whole bool) ([]byte, error) {
 	w.Time(s.Ends)
 	if whole {
 		writeToken(&w, s.IDToken)
+	} else {
+		writeToken(&w, rp.Secret{})
 	}
+	writeStep(&w, s.Step)
 	return pack(w.Bytes())
 }
 
@@ -148,6 +151,7 @@ func decode(data []byte) (*Session, error) {
 	s.Generation = r.Number()
 	s.Ends = r.Time()
 	s.IDToken = rp.NewSecret(readToken(r))
+	s.Step = readStep(r)
 	if r.Err() != nil || s.ID == "" || s.AccessToken.Empty() {
 		return nil, errCodec
 	}

@@ -46,6 +46,10 @@ type Session struct {
 	// ends this one, too, be it that its tokens were still being fetched then.
 	Created time.Time
 
+	// Step is what the login was asked for, where that was more than what is
+	// configured.
+	Step Step
+
 	// key opens what a Stored keeps of the session; only the browser has it.
 	key rp.Secret
 
