@@ -39,6 +39,7 @@ type authState struct {
 	reason  reason
 
 	admitter admitter // what let the session in, and decides again when it is refreshed
+	steps    steps
 }
 
 // stateVar is where Caddy's variables hold the request's *requestState.

@@ -223,6 +223,9 @@ func (p *parser) finish(directive caddyfile.Token) (declared, error) {
 		return declared{}, p.locate(err, directive)
 	}
 	d, err := p.declared()
+	if err == nil {
+		err = h.checkOpenID(d.cfg.Authorization.asksOpenID())
+	}
 	if err != nil {
 		return declared{}, p.locate(err, directive)
 	}

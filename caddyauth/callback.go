@@ -161,7 +161,8 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 		grant.RefreshToken = rp.Secret{} // what is not used is not kept
 	}
 	made := session.New(grant, who, p.now())
-	made.Created = began           // whoever is logged out from here on is not logged in by what comes later
+	made.Created = began // whoever is logged out from here on is not logged in by what comes later
+	made.Step = state.before.Next(state.ask, began)
 	if !made.TokenAlive(p.now()) { // or the next request would begin another login, and so on
 		return fail(fmt.Errorf("%w: the access token expired before it was here", rp.ErrInvalid))
 	}
@@ -175,6 +176,7 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 	before := []*session.Session{&state.before}
 	if shown, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
 		before = append(before, shown)
+		p.noteOtherUser(shown, s)
 	}
 	if err := p.save(w.Header(), r, a, s); err != nil {
 		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: state.returnTo})

@@ -19,10 +19,9 @@ const (
 // Bounds of what an upstream may say in WWW-Authenticate. What is beyond them
 // is none of our business, and passes as it is.
 const (
-	maxChallengeSize  = 4 << 10 // of all lines together
-	maxChallengeParts = 64      // schemes and parameters together
-	maxACRValues      = 512     // bytes: they go into a URL, and into a cookie
-	maxChallengeAge   = 10 * 365 * 24 * time.Hour
+	maxChallengeSize = 4 << 10 // of all lines together
+	maxACRValues     = 512     // bytes: they go into a URL, and into a cookie
+	maxChallengeAge  = 10 * 365 * 24 * time.Hour
 )
 
 var errChallenge = errors.New("no challenge that can be read in one way only")
@@ -116,13 +115,13 @@ type challenge struct {
 // the first word, else a new challenge.
 func parseChallenges(line string) (challenges []challenge, err error) {
 	s := challengeScanner{text: line}
-	for parts := 0; ; parts++ {
+	for {
 		s.skip(" \t,")
 		if s.done() {
 			return challenges, nil
 		}
 		word := s.token()
-		if word == "" || parts == maxChallengeParts {
+		if word == "" {
 			return nil, errChallenge
 		}
 		if len(challenges) > 0 && s.ahead('=') {

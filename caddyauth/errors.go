@@ -29,14 +29,15 @@ const (
 	reasonMethod             reason = "method_not_allowed" // an endpoint does not know the method
 	reasonMisdirected        reason = "misdirected"        // not an origin of this site
 	reasonUnavailable        reason = "provider_unavailable"
-	reasonMisconfigured      reason = "misconfigured"               // here or at the provider
-	reasonInvalid            reason = "invalid_answer"              // the provider's answer must not be used
-	reasonDenied             reason = "access_denied"               // the provider, or the user there, said no
-	reasonInsufficient       reason = "insufficient_authentication" // the user was not seen lately enough, or in the right way
-	reasonRefused            reason = "login_refused"               // the provider reported another error
-	reasonStateGone          reason = "login_state_gone"            // too old, used, or without its cookie
-	reasonCookies            reason = "cookies_blocked"             // gone again at once
-	reasonMalformed          reason = "malformed_response"          // a callback that reads in two ways
+	reasonMisconfigured      reason = "misconfigured"                    // here or at the provider
+	reasonInvalid            reason = "invalid_answer"                   // the provider's answer must not be used
+	reasonDenied             reason = "access_denied"                    // the provider, or the user there, said no
+	reasonInsufficient       reason = "insufficient_authentication"      // the user was not seen lately enough, or in the right way
+	reasonStepUp             reason = "insufficient_user_authentication" // a session whose login is not what the route, or the upstream, wants
+	reasonRefused            reason = "login_refused"                    // the provider reported another error
+	reasonStateGone          reason = "login_state_gone"                 // too old, used, or without its cookie
+	reasonCookies            reason = "cookies_blocked"                  // gone again at once
+	reasonMalformed          reason = "malformed_response"               // a callback that reads in two ways
 	reasonTooLarge           reason = "session_too_large"
 	reasonSessionUnavailable reason = "session_unavailable" // it cannot be told whether there is one
 	reasonLogoutToken        reason = "logout_token"        // something was sent to the back channel that is no good logout token
@@ -64,6 +65,7 @@ type failure struct {
 var reasonLevels = map[reason]zapcore.Level{
 	reasonUnauthorized:       zapcore.DebugLevel,
 	reasonMethod:             zapcore.DebugLevel,
+	reasonStepUp:             zapcore.DebugLevel,
 	reasonNothing:            zapcore.DebugLevel,
 	reasonDenied:             zapcore.InfoLevel,
 	reasonInsufficient:       zapcore.WarnLevel,
@@ -111,6 +113,7 @@ var statuses = map[reason]int{
 	reasonInvalid:            http.StatusBadGateway,
 	reasonDenied:             http.StatusForbidden,
 	reasonInsufficient:       http.StatusForbidden,
+	reasonStepUp:             http.StatusUnauthorized,
 	reasonRefused:            http.StatusBadGateway,
 	reasonStateGone:          http.StatusBadRequest,
 	reasonCookies:            http.StatusBadRequest,

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -62,6 +63,8 @@ type Handler struct {
 	// value is not sent.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
+	StepUpConfig
+
 	route
 }
 
@@ -72,6 +75,7 @@ type route struct {
 	admission admission
 	identity  []identityHeader
 	own       ownCookies
+	wanted    *rp.Ask // of a login; nil: nothing
 	logger    *zap.Logger
 }
 
@@ -108,6 +112,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.admission, err = h.AdmissionConfig.load(ctx); err != nil {
 		return err
 	}
+	if err := h.checkOpenID(h.party.client.ExpectsIDToken()); err != nil {
+		return err
+	}
+	h.wanted = h.rule()
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
@@ -123,7 +131,7 @@ func (h *Handler) validate() error {
 	default:
 		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
 	}
-	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate()); err != nil {
+	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate()); err != nil {
 		return err
 	}
 	for name := range h.HeaderUp {
@@ -166,7 +174,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 	}
 	d := decide(f)
 	if c := h.logger.Check(zapcore.DebugLevel, "decided"); c != nil {
-		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", f.why))
+		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", errors.Join(f.why, f.short)))
 	}
 	switch d {
 	case forward, forwardBypassed, forwardAnonymous:
@@ -180,7 +188,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 		}
 		return h.forward(w, r, a, next)
 	case login:
-		if f := h.party.startLogin(w, r, loginStart{}); f != nil {
+		h.keepSession(w, r, a, f)
+		if f := h.party.startLogin(w, r, loginStart{ask: a.ask()}); f != nil {
 			return h.party.fail(w, r, *f)
 		}
 		return nil
@@ -189,6 +198,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 		return h.party.fail(w, r, *f.objection)
 	default:
 		a.result = resultDenied
+		if f.short != nil {
+			h.keepSession(w, r, a, f)
+			return h.party.challenge(w, r, a.ask())
+		}
 		return h.party.refuse(w, r)
 	}
 }
@@ -200,7 +213,9 @@ type facts struct {
 	session      *session.Session // that may be used now; nil: none
 	why          error            // there is none
 	admitted     bool             // whether the request may use the session
-	objection    *failure         // why not
+	objection    *failure         // why not, where no login helps
+	short        error            // what its login lacks of what the route wants
+	again        bool             // whether another login may help
 	kind         requestKind      // where it makes a difference
 }
 
@@ -214,12 +229,16 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	if f.why != nil && !errors.Is(f.why, session.ErrNone) && !f.bypassed {
 		return f, f.why
 	}
-	if f.session == nil {
-		f.kind = kindOf(r)
-		return f, nil
+	if f.session != nil {
+		f.objection = h.judge(r, a, f.session)
 	}
-	f.objection = h.judge(r, a, f.session)
-	f.admitted = f.objection == nil
+	if h.wanted != nil && !f.bypassed && f.objection == nil {
+		f.short, f.again = h.falls(a, f.session)
+	}
+	f.admitted = f.objection == nil && f.short == nil
+	if f.session == nil || f.short != nil {
+		f.kind = kindOf(r)
+	}
 	return f, nil
 }
 
@@ -258,8 +277,10 @@ func decide(f facts) decision {
 		return forward
 	case f.bypassed: // a session that must not be used counts as none
 		return forwardBypassed
-	case f.session != nil:
+	case f.objection != nil:
 		return forbid
+	case f.session != nil && (f.unauthorized == "pass" || !f.again): // who it is is known: they do not pass for nobody
+		return refuse
 	case f.unauthorized == "pass":
 		return forwardAnonymous
 	case f.kind == prefetch, f.unauthorized == "401":

@@ -66,7 +66,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	}
 	a, _ := p.authState(r)
 	if s, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
-		state.before = session.Session{ID: s.ID, Created: s.Created}
+		state.before = session.Session{ID: s.ID, Created: s.Created, Step: session.Step{Row: s.Step.Row}}
 	}
 	if err := a.setCookies(w.Header(), func(h http.Header) error {
 		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)

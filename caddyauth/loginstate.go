@@ -174,6 +174,7 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 		}
 		s.before.ID, s.before.Created = r.Text(), r.Time()
 		s.ask = readAsk(r)
+		s.before.Step.Row = r.Number()
 		return nil
 	}
 	return fmt.Errorf("%w: its cookie is not there", errStateGone)
@@ -216,6 +217,7 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	w.Text(s.before.ID)
 	w.Time(s.before.Created)
 	writeAsk(&w, s.ask)
+	w.Number(s.before.Step.Row)
 	return l.box.Seal(w.Bytes(), name)
 }
 

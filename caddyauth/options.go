@@ -75,7 +75,10 @@ func init() {
 		"unauthorized": {of: ofRoute, usage: "auto|redirect|401|pass", parse: text1(func(p *parser) *string { return &p.handler.Unauthorized })},
 		"require":      {of: ofRoute, usage: "<claim> <value>… | `<expression>`", repeatable: true, parse: parseRequire},
 		"csrf":         {of: ofRoute, usage: "on|off|<trusted origin>…", parse: parseCSRF},
+		"step_up":      {of: ofRoute, usage: "on|off", parse: parseStepUp},
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
+
+		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
 	}
 	for _, name := range []string{
 		"session_claims", "par", "dpop", "profile", "request_object",
@@ -83,7 +86,7 @@ func init() {
 		options[name] = option{later: notYet}
 	}
 	for _, name := range []string{
-		"forward_token", "step_up", "retry_invalid_token", "replay_posts", "verify", "exchange", "accept_bearer",
+		"forward_token", "replay_posts", "verify", "exchange", "accept_bearer",
 	} {
 		options[name] = option{of: ofRoute, later: notYet}
 	}

@@ -14,18 +14,29 @@ func (h *Handler) adopt(a *Authorization) error {
 	if a == nil {
 		return nil
 	}
+	h.StepUpConfig.MaxAge, h.StepUpConfig.ACRValues = a.MaxAge, a.ACRValues
 	for _, given := range []struct {
 		option string
 		given  bool
 	}{
 		{"scopes", a.Scopes != nil}, {"audience", a.Audience != ""}, {"resource", a.Resources != nil},
-		{"max_age", a.MaxAge != 0}, {"acr_values", a.ACRValues != nil},
 	} {
 		if given.given {
 			return misconfigured(given.option, "is not yet supported for a route%s", notYet)
 		}
 	}
 	return nil
+}
+
+func parseStepUp(p *parser) error {
+	on, err := p.onOff("step_up")
+	p.handler.StepUp = &on
+	return err
+}
+
+func parseRetryInvalidToken(p *parser) (err error) {
+	p.handler.RetryInvalidToken, err = p.onOff("retry_invalid_token")
+	return err
 }
 
 func parseHeaderUp(p *parser) error {

@@ -17,17 +17,19 @@ import (
 // Decisions, by every combination of what they depend on: promise 1 in small.
 func TestDecide(t *testing.T) {
 	for _, unauthorized := range []string{"", "auto", "redirect", "401", "pass", "unknown"} {
-		for _, authenticated := range []bool{true, false} {
-			for _, bypassed := range []bool{true, false} {
-				for _, kind := range []requestKind{background, navigation, prefetch} {
-					for _, admitted := range []bool{true, false} {
-						f := facts{unauthorized: unauthorized, bypassed: bypassed, kind: kind, admitted: admitted}
-						if authenticated {
-							f.session = new(session.Session)
-						}
-						checkDecision(t, f, decide(f))
-					}
+		for _, kind := range []requestKind{background, navigation, prefetch} {
+			for bits := range 1 << 5 {
+				f := facts{unauthorized: unauthorized, kind: kind, bypassed: bits&1 != 0, admitted: bits&2 != 0, again: bits&4 != 0}
+				if bits&8 != 0 {
+					f.session = new(session.Session)
 				}
+				if bits&16 != 0 {
+					f.objection = new(failure)
+				}
+				if f.objection != nil && (f.admitted || f.session == nil) {
+					continue // an objection is to a session
+				}
+				checkDecision(t, f, decide(f))
 			}
 		}
 	}
@@ -46,11 +48,13 @@ func checkDecision(t *testing.T, f facts, got decision) {
 	if got == forward != (authenticated && f.admitted) {
 		t.Errorf("authenticated %v, %+v: got %v", authenticated, f, got)
 	}
-	// Who is logged in and may not pass would be led round in circles.
-	if got == login && (authenticated || f.kind == prefetch || f.unauthorized == "401" || f.kind == background && f.unauthorized != "redirect") {
+	// Who is logged in, and may not pass, or need not log in again, would be led
+	// round in circles.
+	mayLogIn := f.kind == navigation && f.unauthorized != "401" || f.unauthorized == "redirect" && f.kind != prefetch
+	if got == login && (!mayLogIn || authenticated && (f.objection != nil || !f.again)) {
 		t.Errorf("authenticated %v, %+v: got a login", authenticated, f)
 	}
-	if got == forbid != (authenticated && !f.admitted && !f.bypassed) {
+	if got == forbid != (f.objection != nil && !f.bypassed) {
 		t.Errorf("authenticated %v, %+v: got %v", authenticated, f, got)
 	}
 }

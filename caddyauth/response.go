@@ -15,10 +15,11 @@ import (
 // responseWriter looks at the headers of the upstream's answer, once, when
 // they are written. Everything else passes: flushing, hijacking, ReadFrom.
 //
-// It is there for three things: a cookie that the upstream sets under one of
+// It is there for four things: a cookie that the upstream sets under one of
 // our names is dropped (A21); an answer that sets a cookie of ours is not for
-// caches (A86); and one to an authenticated request that says nothing of
-// caching is for nobody else's.
+// caches (A86); one to an authenticated request that says nothing of caching
+// is for nobody else's; and a 401 that says that the access token is not good
+// enough leads to a better one, where that can be had (see rejected).
 //
 // It is also where the answer ends with the session (A82): nothing passes any
 // more, then.
@@ -26,17 +27,32 @@ type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	own         func(cookie string) bool
 	auth        *authState
+	handler     *Handler
 	wroteHeader bool
 	webSocket   bool
 	live        liveRequest // of the session, if there is one
+	second      *second     // try at the request; nil: there is none, whatever the upstream says
+	gone        *discarded  // what follows of the answer; nil: it passes
+}
+
+// Header implements http.ResponseWriter.
+func (w *responseWriter) Header() http.Header {
+	if w.gone != nil {
+		return w.gone.header
+	}
+	return w.ResponseWriter.Header()
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
 	h := w.Header()
 	switch {
+	case w.gone != nil:
+		return
 	case w.wroteHeader:
 	case w.live.ended() != nil:
+		return
+	case status == http.StatusUnauthorized && w.rejected():
 		return
 	case status >= 200 || status == http.StatusSwitchingProtocols:
 		w.adjust(h)
@@ -62,6 +78,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if !w.wroteHeader {
 		w.WriteHeader(http.StatusOK)
 	}
+	if w.gone != nil {
+		return len(p), w.gone.take(int64(len(p)))
+	}
 	if why := w.live.ended(); why != nil {
 		return 0, why
 	}
@@ -73,6 +92,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 func (w *responseWriter) FlushError() error {
 	if !w.wroteHeader {
 		w.WriteHeader(http.StatusOK)
+	}
+	if w.gone != nil {
+		return nil
 	}
 	if why := w.live.ended(); why != nil {
 		return why
@@ -95,7 +117,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (n int64, err error) {
 	if !ok {
 		whole = &io.LimitedReader{R: r, N: math.MaxInt64}
 	}
-	for {
+	for w.gone == nil {
 		if why := w.live.ended(); why != nil {
 			return n, why
 		}
@@ -107,11 +129,18 @@ func (w *responseWriter) ReadFrom(r io.Reader) (n int64, err error) {
 			return n, err
 		}
 	}
+	if n, err = io.Copy(io.Discard, io.LimitReader(r, w.gone.left+1)); err == nil {
+		err = w.gone.take(n)
+	}
+	return n, err
 }
 
 // Hijack implements http.Hijacker. What a handler takes over is cut with the
 // session, too.
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.gone != nil {
+		return nil, nil, errDiscarded
+	}
 	return w.live.hijack(w.ResponseWriter, w.webSocket, func() { w.auth.party.shared.live.leave(&w.live) })
 }
 

@@ -3,7 +3,6 @@ package caddyauth
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,13 +61,12 @@ func checkIdentityHeader(name string) error {
 // taken off again: Caddy runs its error routes with the same headers, and a
 // token must not reach an error page's upstream (K2).
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, next caddyhttp.Handler) error {
-	rw := &responseWriter{own: h.hideCookies(r, a), auth: a}
+	rw := &responseWriter{own: h.hideCookies(r, a), auth: a, handler: h}
 	rw.ResponseWriter = w
 	var err error
 	if a.session != nil {
 		h.party.renew(w.Header(), r, a)
-		r.Header["Authorization"] = []string{a.session.Authorization()}
-		h.setIdentityHeaders(r) // without a session there is no identity, not even a constant one
+		h.identify(r, a) // without a session there is no identity, not even a constant one
 		err = h.forwardLive(rw, r, next)
 	} else {
 		err = next.ServeHTTP(rw, r)
@@ -132,7 +130,13 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 		live.cut(errLoggedOut)
 		return nil
 	}
-	return next.ServeHTTP(rw, r)
+	return h.next(rw, r, next)
+}
+
+// identify says upstream whose the request is.
+func (h *Handler) identify(r *http.Request, a *authState) {
+	r.Header["Authorization"] = []string{a.session.Authorization()}
+	h.setIdentityHeaders(r)
 }
 
 // keptHeaders are those of the server, and those without which a script could
@@ -145,12 +149,10 @@ var keptHeaders = []string{
 // refuseLate answers a request whose session has ended before the upstream
 // answered. What the upstream wanted to say may stand in the headers already.
 func (h *Handler) refuseLate(rw *responseWriter, r *http.Request) error {
-	a, header := rw.auth, rw.Header()
-	maps.DeleteFunc(header, func(name string, _ []string) bool { return !slices.Contains(keptHeaders, name) })
+	a, header := rw.auth, rw.ResponseWriter.Header()
 	a.session, a.dormant = nil, nil
-	if a.written = h.party.withoutSession(a.request, a.written); len(a.written) > 0 {
-		header["Set-Cookie"] = slices.Clone(a.written)
-	}
+	a.written = h.party.withoutSession(a.request, a.written)
+	rw.clear()
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		header.Set("Connection", "close") // nothing more is read from it
 	}

@@ -34,6 +34,7 @@ type refreshed struct {
 	size      int           // in bytes
 	expires   time.Time     // when this may be forgotten
 	presented bool          // whether the browser has shown that it got latest
+	refused   refusals
 
 	trouble
 }
@@ -75,6 +76,10 @@ type Refresh struct {
 
 	// NoWait gives an error to who would have to wait.
 	NoWait bool
+
+	// Refused says that an upstream does not take the access token, though its
+	// time is not up: then all wait for a newer one.
+	Refused bool
 }
 
 const (
@@ -123,7 +128,7 @@ func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (fresh *
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case f == nil, s.TokenAlive(how.Now):
+	case f == nil, s.TokenAlive(how.Now) && !how.Refused:
 		return s, landing, nil
 	case how.NoWait:
 		return nil, landing, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
@@ -175,6 +180,9 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 			r.sessions = make(map[string]*refreshed)
 		}
 		r.sessions[how.Key] = e
+	}
+	if how.Refused && s.TokenAlive(how.Now) && !e.refused.takeTurn(how.Now) {
+		return nil, s, false, nil
 	}
 	e.flight = &flight{done: make(chan struct{})}
 	go r.fly(e, e.flight, s, how)

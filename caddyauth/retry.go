@@ -1,0 +1,143 @@
+package caddyauth
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"net/url"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
+)
+
+// second is a second try at a request whose access token the upstream calls
+// invalid, though it should be good (RFC 6750 section 3.1): it was revoked, or
+// the upstream's keys or clock are not what they were.
+type second struct {
+	abort func()           // ends the first
+	fresh *session.Session // with the token to try with; nil: there is no second try
+}
+
+// wanted gets a new token for the second try, if the route wants one. The first
+// answer passes if that brings none; so it is got now, while that can still be
+// said.
+func (s *second) wanted(w *responseWriter) bool {
+	if s == nil || s.fresh != nil {
+		return false
+	}
+	a := w.auth
+	a.steps.retried = true // by this handler, or by one around it: once
+	fresh, err := a.party.replace(a.request, a)
+	if err != nil || fresh.Generation <= a.session.Generation || w.live.ended() != nil {
+		a.party.logger.Debug("the upstream takes the access token for invalid, and there is no newer one", zap.String("provider", a.party.name), zap.Error(err))
+		return false
+	}
+	s.fresh = fresh
+	w.discard(s.abort)
+	return true
+}
+
+// replace gets a token in place of one that an upstream has refused.
+func (p *relyingParty) replace(r *http.Request, a *authState) (*session.Session, error) {
+	secure, _ := p.site.origins.secure(r)
+	if !p.policy.refresh || a.session.RefreshToken.Empty() {
+		return a.session, nil
+	}
+	fresh, _, err := p.shared.refresher.Fresh(r.Context(), a.session, session.Refresh{
+		Key: p.flightKey(a.session), Do: p.refreshBy(p.sessions.of(secure)), Keep: p.sessions.limits.Idle, Now: p.now(), Refused: true,
+	})
+	return fresh, err
+}
+
+// next calls the next handler; where the route wants that, a second time with a
+// new token, when the upstream took the first for invalid.
+func (h *Handler) next(w *responseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !h.RetryInvalidToken || w.auth.steps.retried || !repeatable(r) {
+		return w.call(r, next)
+	}
+	parent := r.Context()
+	before := remember(w.ResponseWriter.Header(), r)
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	w.second = &second{abort: cancel}
+	*r = *r.WithContext(ctx)
+	err := w.call(r, next)
+	*r = *r.WithContext(parent)
+	fresh := w.second.fresh
+	w.second = nil
+	if fresh == nil || w.live.ended() != nil {
+		return err
+	}
+	w.gone = nil
+	before.restore(w.ResponseWriter.Header(), r)
+	a, p := w.auth, h.party
+	a.session, a.result = fresh, resultRefreshed
+	a.written = p.withoutSession(a.request, a.written)
+	p.renew(w.ResponseWriter.Header(), a.request, a)
+	for _, header := range h.identity {
+		delete(r.Header, header.name)
+	}
+	h.identify(r, a)
+	p.logger.Info("the upstream took an access token for invalid, and gets a new one", zap.String("provider", p.name),
+		zap.String("sub", fresh.Subject), zap.String("path", originalURL(r).Path))
+	return w.call(r, next)
+}
+
+// repeatable reports whether a request may be sent twice: it has no body, and
+// means the same twice (RFC 9110 section 9.2.2).
+func repeatable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+		return r.ContentLength == 0 && !isUpgrade(r)
+	default:
+		return false
+	}
+}
+
+// memory is what handlers change of a request as they handle it, and of the
+// answer before it is there: all that must be as it was for who handles it
+// again. Caddy's rewrites change the request where it is, its routes note which
+// of a group had their turn, and its variables pile up.
+type memory struct {
+	answer  http.Header
+	request http.Request
+	url     url.URL
+	header  http.Header
+	vars    map[string]any
+	groups  map[string]struct{}
+}
+
+// routeGroups is the key of the context by which Caddy's routes know which
+// groups of `handle` blocks have had their turn: a second walk through them
+// would pass them all by.
+const routeGroups caddy.CtxKey = "route_group"
+
+func remember(answer http.Header, r *http.Request) *memory {
+	m := &memory{answer: answer.Clone(), request: *r, url: *r.URL, header: r.Header.Clone()}
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	groups, _ := r.Context().Value(routeGroups).(map[string]struct{})
+	m.vars, m.groups = maps.Clone(vars), maps.Clone(groups)
+	return m
+}
+
+// restore makes it all as it was, each in its place, for others hold on to it.
+func (m *memory) restore(answer http.Header, r *http.Request) {
+	refill(answer, m.answer)
+	*r = m.request
+	*r.URL = m.url
+	refill(r.Header, m.header)
+	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
+		refill(vars, m.vars)
+	}
+	if groups, ok := r.Context().Value(routeGroups).(map[string]struct{}); ok {
+		refill(groups, m.groups)
+	}
+}
+
+func refill[M ~map[string]V, V any](into, from M) {
+	clear(into)
+	maps.Copy(into, from)
+}
