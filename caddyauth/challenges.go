@@ -33,7 +33,7 @@ type rejection struct {
 	ask  rp.Ask // what a login would have to bring
 
 	line, end int  // the header line that it stands in, and where in that it ends
-	linked    bool // whether it says already where to log in
+	linked    bool // whether it says itself where to log in
 }
 
 // parseRejection finds the one Bearer challenge with an error among the lines

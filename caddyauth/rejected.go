@@ -33,7 +33,7 @@ func (w *responseWriter) rejected() bool {
 	}
 	said, err := parseRejection(lines)
 	switch {
-	case err != nil:
+	case err != nil, said.linked: // by a route of ours behind this one, or by an upstream that knows better
 		return false
 	case said.code == errorInvalidToken:
 		return w.second.wanted(w)

@@ -36,7 +36,7 @@ var open = map[string]string{
 	"R19f": "the session endpoint is a later capability",
 	"R48":  "session management by frames is not implemented, on purpose: browsers block what it needs",
 	"R50":  "PAR is a later capability", "R51": "request objects are a later capability", "R52": "DPoP is a later capability",
-	"R55": "token exchange is a later capability", "R56": "step-up of a route is a later capability",
+	"R55": "token exchange is a later capability",
 }
 
 func TestEveryRowHasATestOrAReason(t *testing.T) {
