@@ -58,21 +58,21 @@ func (h *Handler) next(w *responseWriter, r *http.Request, next caddyhttp.Handle
 	if !h.RetryInvalidToken || w.auth.steps.retried || !repeatable(r) {
 		return w.call(r, next)
 	}
-	parent := r.Context()
-	before := remember(w.ResponseWriter.Header(), r)
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	w.second = &second{abort: cancel}
-	*r = *r.WithContext(ctx)
+	m := remember(w.ResponseWriter.Header(), r)
+	if !m.divert(r) {
+		return w.call(r, next)
+	}
+	w.second = &second{abort: m.cancel}
 	err := w.call(r, next)
-	*r = *r.WithContext(parent)
+	m.cancel()
 	fresh := w.second.fresh
 	w.second = nil
 	if fresh == nil || w.live.ended() != nil {
+		m.keep(r)
 		return err
 	}
 	w.gone = nil
-	before.restore(w.ResponseWriter.Header(), r)
+	m.restore(w.ResponseWriter.Header(), r)
 	a, p := w.auth, h.party
 	a.session, a.result = fresh, resultRefreshed
 	a.written = p.withoutSession(a.request, a.written)
@@ -101,13 +101,17 @@ func repeatable(r *http.Request) bool {
 // answer before it is there: all that must be as it was for who handles it
 // again. Caddy's rewrites change the request where it is, its routes note which
 // of a group had their turn, and its variables pile up.
+//
+// The first try gets variables and groups of its own, for what it has begun may
+// go on looking at them: connections are made in the background.
 type memory struct {
 	answer  http.Header
 	request http.Request
 	url     url.URL
 	header  http.Header
-	vars    map[string]any
-	groups  map[string]struct{}
+	vars    map[string]any      // of the first try
+	groups  map[string]struct{} // likewise
+	cancel  func()
 }
 
 // routeGroups is the key of the context by which Caddy's routes know which
@@ -115,29 +119,62 @@ type memory struct {
 // would pass them all by.
 const routeGroups caddy.CtxKey = "route_group"
 
+// firstTryVar is the variable by which a first try is known.
+const firstTryVar = stateVar + "_try"
+
 func remember(answer http.Header, r *http.Request) *memory {
-	m := &memory{answer: answer.Clone(), request: *r, url: *r.URL, header: r.Header.Clone()}
-	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	groups, _ := r.Context().Value(routeGroups).(map[string]struct{})
-	m.vars, m.groups = maps.Clone(vars), maps.Clone(groups)
-	return m
+	vars, groups := notes(r)
+	return &memory{
+		answer: answer.Clone(), request: *r, url: *r.URL, header: r.Header.Clone(),
+		vars: maps.Clone(vars), groups: maps.Clone(groups), cancel: func() {},
+	}
 }
 
-// restore makes it all as it was, each in its place, for others hold on to it.
+// notes are the variables and groups of a request, which all its copies share.
+func notes(r *http.Request) (vars map[string]any, groups map[string]struct{}) {
+	vars, _ = r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	groups, _ = r.Context().Value(routeGroups).(map[string]struct{})
+	return vars, groups
+}
+
+// divert makes a request that of the first try. That cannot be where it is a
+// copy of the one that placeholders show, as some handlers make: what is noted
+// of it would not be seen.
+func (m *memory) divert(r *http.Request) bool {
+	if m.vars == nil || m.groups == nil {
+		return false
+	}
+	m.vars[firstTryVar] = true
+	ctx, cancel := context.WithCancel(r.Context())
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, m.vars)
+	*r = *r.WithContext(context.WithValue(ctx, routeGroups, m.groups))
+	m.cancel = cancel
+	if seen, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Get("http.vars." + firstTryVar); seen != true {
+		cancel()
+		*r = m.request
+		return false
+	}
+	return true
+}
+
+// keep makes the first try the only one: what it has noted counts.
+func (m *memory) keep(r *http.Request) {
+	*r = *r.WithContext(m.request.Context())
+	vars, groups := notes(r)
+	delete(m.vars, firstTryVar)
+	maps.Copy(vars, m.vars)
+	maps.Copy(groups, m.groups)
+}
+
+// restore makes all as it was, each in its place, for others hold on to it.
 func (m *memory) restore(answer http.Header, r *http.Request) {
 	refill(answer, m.answer)
 	*r = m.request
 	*r.URL = m.url
 	refill(r.Header, m.header)
-	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
-		refill(vars, m.vars)
-	}
-	if groups, ok := r.Context().Value(routeGroups).(map[string]struct{}); ok {
-		refill(groups, m.groups)
-	}
 }
 
-func refill[M ~map[string]V, V any](into, from M) {
+func refill(into, from http.Header) {
 	clear(into)
 	maps.Copy(into, from)
 }
