@@ -27,6 +27,9 @@ type candidate struct {
 	expected Expected
 	now      time.Time
 
+	audiences []string // of an access token
+
+	typ       string // as the header has it
 	algorithm string
 	keyIssuer string // whose tokens the key signs, where it says so
 	payload   []byte

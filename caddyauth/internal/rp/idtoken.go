@@ -105,7 +105,7 @@ func checkFormat(_ context.Context, t *candidate) error {
 	case len(t.raw) > maxTokenSize:
 		return fmt.Errorf("is larger than %d bytes", maxTokenSize)
 	case strings.Count(t.raw, ".") == 4:
-		return fmt.Errorf("%w: is encrypted: switch encryption of ID tokens off at the provider", t.kind.mismatch)
+		return fmt.Errorf("%w: is encrypted: switch encryption of %ss off at the provider", t.kind.mismatch, t.kind.name)
 	case !compactJWS.MatchString(t.raw):
 		return errors.New("is not a JWT in compact serialization")
 	default:
@@ -140,6 +140,7 @@ func checkHeader(_ context.Context, t *candidate) error {
 	if err == nil && !t.kind.allows(typ) {
 		return fmt.Errorf("typ %.32q is that of another kind of token", typ)
 	}
+	t.typ = typ
 	return nil
 }
 

@@ -32,12 +32,22 @@ type keySet struct {
 	stale  time.Time // when to wait for the answer
 	flight *keyFetch
 	leaked bool // whether private keys are published
+	failed keyFailure
 
 	// A token bucket: tokens are fetches that may be made for a signature
-	// that does not verify. Two may follow each other at once, for a provider
-	// may rotate its keys just before it signs; then one per refillEvery.
+	// that does not verify. Some may follow each other at once, for a provider
+	// may rotate its keys just before it signs; then one per refillEvery. Of
+	// tokens that anybody may send, each kind leaves some to what is more certain:
+	// access tokens to logout tokens, and both to logins.
 	spent    int
 	refilled time.Time
+}
+
+// keyFailure is a fetch that failed, the latest.
+type keyFailure struct {
+	uri string
+	at  time.Time
+	err error
 }
 
 type keyFetch struct {
@@ -54,7 +64,7 @@ type publicKey struct {
 }
 
 const (
-	fetchBurst  = 2
+	fetchBurst  = 3
 	refillEvery = time.Minute
 
 	// keysLifetime is how long keys are used without asking whether they
@@ -100,6 +110,9 @@ func (v *signedBy) VerifySignature(ctx context.Context, jwt string) ([]byte, err
 func (s *keySet) verify(ctx context.Context, by *signedBy, jwt string) (payload []byte, issuer string, err error) {
 	jws, err := parseCompact(jwt, by.algorithms)
 	if err != nil {
+		return nil, "", err
+	}
+	if err := s.tooSoon(by); err != nil {
 		return nil, "", err
 	}
 	keys, err := s.current(ctx, by.uri)
@@ -148,6 +161,18 @@ func (s *keySet) current(ctx context.Context, uri string) ([]publicKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.keys, nil
+}
+
+// tooSoon is for tokens that anybody may send, while there are no keys at all:
+// they wait for a fetch under way, but begin none soon after one has failed, for
+// else each of them would (A102).
+func (s *keySet) tooSoon(by *signedBy) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if by.spares == 0 || s.keys != nil && s.uri == by.uri || s.flight != nil || s.failed.uri != by.uri || s.now().Sub(s.failed.at) >= RetryAfter {
+		return nil
+	}
+	return s.failed.err
 }
 
 // renewed fetches the keys once more if the token bucket allows it, and holds
@@ -229,6 +254,7 @@ func (s *keySet) run(ctx context.Context, uri string, f *keyFetch) {
 		s.stale = s.until.Add(keysLifetime)
 	} else {
 		f.err = fmt.Errorf("%w: %w", ErrNoKeys, err)
+		s.failed = keyFailure{uri, s.now(), f.err}
 	}
 	s.flight = nil
 	close(f.done)
