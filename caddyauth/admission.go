@@ -136,7 +136,7 @@ var errNotAdmitted = errors.New("the session does not meet what the route requir
 // the route would admit.
 func (h *Handler) judge(r *http.Request, a *authState, s *session.Session) *failure {
 	if !isSafe(r) {
-		if h.admission.crossSite.forged(r, h.party.site.origins) {
+		if !a.brought && h.admission.crossSite.forged(r, h.party.site.origins) { // no page can make a browser send a token
 			return &failure{reason: reasonCrossSite, err: errCrossSite}
 		}
 		if isEarly(r) {

@@ -17,8 +17,11 @@ import (
 // then the cookies are gone and the headers are ours.
 type requestState struct {
 	request *http.Request
-	cookies []string     // as the client sent them
-	written []string     // the Set-Cookie lines that are ours
+	cookies []string // as the client sent them
+	written []string // the Set-Cookie lines that are ours
+
+	authorization []string // as the client sent it; for routes with accept_bearer
+
 	current *authState   // of the handler that ran last: what placeholders show
 	first   authState    // nearly always the only one
 	more    []*authState // one for each further provider
@@ -30,6 +33,7 @@ type authState struct {
 	*requestState
 	party   *relyingParty
 	session *session.Session
+	brought bool             // whether an access token came with the request, in place of a session
 	loaded  uint64           // the session's generation in the browser's cookie
 	due     bool             // whether its access token was to be refreshed
 	asked   time.Time        // when the request was looked at
@@ -63,7 +67,7 @@ func (p *relyingParty) authState(r *http.Request) (a *authState, isNew bool) {
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	s, _ := vars[stateVar].(*requestState)
 	if s == nil {
-		s = &requestState{request: r, cookies: r.Header["Cookie"]}
+		s = &requestState{request: r, cookies: r.Header["Cookie"], authorization: r.Header["Authorization"]}
 		s.first = authState{requestState: s, party: p}
 		s.current = &s.first
 		vars[stateVar] = s

@@ -42,6 +42,7 @@ const (
 	reasonSessionUnavailable reason = "session_unavailable" // it cannot be told whether there is one
 	reasonLogoutToken        reason = "logout_token"        // something was sent to the back channel that is no good logout token
 	reasonLogoutFailed       reason = "logout_failed"       // the provider wants to end sessions, and that cannot be done now
+	reasonToken              reason = "invalid_token"       // a client brought an access token that is no good
 	reasonForeignIssuer      reason = "foreign_issuer"      // a login for another provider
 	reasonNothing            reason = "nothing_to_say"      // the error page without an error
 	reasonForbidden          reason = "forbidden"           // a session that does not suffice here
@@ -73,6 +74,7 @@ var reasonLevels = map[reason]zapcore.Level{
 	reasonCookies:            zapcore.InfoLevel,
 	reasonMalformed:          zapcore.InfoLevel,
 	reasonForeignIssuer:      zapcore.InfoLevel,
+	reasonToken:              zapcore.InfoLevel,
 	reasonLogoutToken:        zapcore.InfoLevel,
 	reasonLogoutFailed:       zapcore.ErrorLevel,
 	reasonForbidden:          zapcore.InfoLevel,
@@ -99,6 +101,7 @@ var hints = map[reason]string{
 	reasonLogoutFailed:  "the sessions go on until the provider sends its logout token again",
 	reasonForbidden:     "a claim that the user should have: look whether the provider sends it, and whether claims_from or scopes have to ask for it",
 	reasonCrossSite:     "if the page is one of yours, name its origin in the option csrf of this route",
+	reasonToken:         "if it comes from a client of yours, look at the check; anybody can send such a request",
 	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
 	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
@@ -119,6 +122,7 @@ var statuses = map[reason]int{
 	reasonCookies:            http.StatusBadRequest,
 	reasonMalformed:          http.StatusBadRequest,
 	reasonForeignIssuer:      http.StatusBadRequest,
+	reasonToken:              http.StatusUnauthorized,
 	reasonLogoutToken:        http.StatusBadRequest,
 	reasonLogoutFailed:       http.StatusServiceUnavailable,
 	reasonNothing:            http.StatusBadRequest,

@@ -48,6 +48,7 @@ type Handler struct {
 	EndpointsOnly bool `json:"endpoints_only,omitempty"`
 
 	BypassConfig
+	BearerConfig
 
 	AdmissionConfig
 
@@ -75,7 +76,8 @@ type route struct {
 	admission admission
 	identity  []identityHeader
 	own       ownCookies
-	wanted    *rp.Ask // of a login; nil: nothing
+	wanted    *rp.Ask            // of a login; nil: nothing
+	bearer    *rp.ResourceServer // what access tokens that clients bring are held to; nil: none is accepted
 	logger    *zap.Logger
 }
 
@@ -116,6 +118,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.wanted = h.rule()
+	if h.bearer, err = h.BearerConfig.load(h.party.client); err != nil {
+		return err
+	}
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
@@ -131,7 +136,7 @@ func (h *Handler) validate() error {
 	default:
 		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
 	}
-	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate()); err != nil {
+	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate(), h.BearerConfig.validate()); err != nil {
 		return err
 	}
 	for name := range h.HeaderUp {
@@ -196,6 +201,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 	case forbid:
 		h.setAside(w, r, a, f.session)
 		return h.party.fail(w, r, *f.objection)
+	case rejectToken:
+		return h.refuseBearer(w, r, f.why)
 	default:
 		a.result = resultDenied
 		if f.short != nil {
@@ -210,6 +217,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 type facts struct {
 	unauthorized string // as configured
 	bypassed     bool
+	brought      bool             // an access token came with it, which decides alone
 	session      *session.Session // that may be used now; nil: none
 	why          error            // there is none
 	admitted     bool             // whether the request may use the session
@@ -222,12 +230,13 @@ type facts struct {
 // examine finds out what there is to know of a request. An error says that
 // there may be a session, but that it cannot be told now.
 func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
-	f = facts{unauthorized: h.Unauthorized, bypassed: h.bypass.matches(r), session: a.session, kind: background}
-	if f.session == nil {
-		f.session, f.why = h.party.load(r, a, !f.bypassed)
+	f = facts{unauthorized: h.Unauthorized, bypassed: h.bypass.matches(r), kind: background}
+	brought, err := h.examineBearer(r, a, &f)
+	if err == nil && !brought {
+		err = h.examineSession(r, a, &f)
 	}
-	if f.why != nil && !errors.Is(f.why, session.ErrNone) && !f.bypassed {
-		return f, f.why
+	if err != nil {
+		return f, err
 	}
 	if f.session != nil {
 		f.objection = h.judge(r, a, f.session)
@@ -242,6 +251,17 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	return f, nil
 }
 
+// examineSession finds out whether a request has a session.
+func (h *Handler) examineSession(r *http.Request, a *authState, f *facts) error {
+	if f.session = a.session; f.session == nil {
+		f.session, f.why = h.party.load(r, a, !f.bypassed)
+	}
+	if f.why != nil && !errors.Is(f.why, session.ErrNone) && !f.bypassed {
+		return f.why
+	}
+	return nil
+}
+
 // decision is what happens to a request.
 type decision int
 
@@ -252,11 +272,12 @@ const (
 	forward                          // with the session's token
 	forwardBypassed                  // without a session, for it needs none
 	forwardAnonymous                 // without a session, as `unauthorized pass` says
+	rejectToken                      // 401 to a client whose access token is no good
 )
 
 // String names the decision in logs.
 func (d decision) String() string {
-	return [...]string{"refuse", "login", "forbid", "forward", "bypass", "anonymous"}[d]
+	return [...]string{"refuse", "login", "forbid", "forward", "bypass", "anonymous", "reject token"}[d]
 }
 
 func (d decision) result() string {
@@ -279,6 +300,8 @@ func decide(f facts) decision {
 		return forwardBypassed
 	case f.objection != nil:
 		return forbid
+	case f.brought && f.session == nil:
+		return rejectToken
 	case f.session != nil && (f.unauthorized == "pass" || !f.again): // who it is is known: they do not pass for nobody
 		return refuse
 	case f.unauthorized == "pass":

@@ -45,6 +45,8 @@ type liveRequest struct {
 	judge      *relyingParty // by whose limits it is measured
 	began      time.Time
 	next, prev *liveRequest
+
+	timer *time.Timer // that cuts it; nil: there is none, as for any that has a session
 }
 
 // admitter is a route's policy, which decides again when more is known of the
@@ -91,6 +93,9 @@ func (l *liveRequests) enter(r *liveRequest, s *session.Session) {
 
 // leave takes out a request. It may have left before.
 func (l *liveRequests) leave(r *liveRequest) {
+	if r.timer != nil {
+		r.timer.Stop()
+	}
 	if r.session == "" {
 		return
 	}

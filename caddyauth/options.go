@@ -78,6 +78,7 @@ func init() {
 		"step_up":      {of: ofRoute, usage: "on|off", parse: parseStepUp},
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 
+		"accept_bearer":       {of: ofRoute, usage: "<audience>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.handler.AcceptBearer })},
 		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
 	}
 	for _, name := range []string{
@@ -86,7 +87,7 @@ func init() {
 		options[name] = option{later: notYet}
 	}
 	for _, name := range []string{
-		"forward_token", "replay_posts", "verify", "exchange", "accept_bearer",
+		"forward_token", "replay_posts", "verify", "exchange",
 	} {
 		options[name] = option{of: ofRoute, later: notYet}
 	}

@@ -78,6 +78,7 @@ var texts = map[reason]text{
 	reasonTooLarge: {"Login is not set up correctly", "You are known, but what the service that logs people in says about you is too long for this site. " +
 		"Please tell whoever runs this site."},
 	reasonSessionUnavailable: {"Your session cannot be checked right now", "Please try again in a moment. You stay logged in."},
+	reasonToken:              {"Not logged in", "The access token that came with the request cannot be used here."},
 	reasonForeignIssuer:      {"Wrong login service", "The link that led you here belongs to another service than the one this site uses."},
 	reasonForbidden:          {"Access denied", "You are logged in, but your account may not see this. If it should, tell whoever runs this site."},
 	reasonCrossSite:          {"Not from here", "Another site asked for this in your name, and that is not allowed. Nothing was changed."},

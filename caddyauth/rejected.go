@@ -24,7 +24,7 @@ import (
 // or does not help, passes as it is.
 func (w *responseWriter) rejected() bool {
 	a := w.auth
-	if a.session == nil || isUpgrade(a.request) {
+	if a.session == nil || a.brought || isUpgrade(a.request) {
 		return false
 	}
 	lines := w.Header()["Www-Authenticate"]

@@ -56,6 +56,9 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	case status >= 200 || status == http.StatusSwitchingProtocols:
 		w.adjust(h)
+		if w.auth.brought && w.auth.session != nil {
+			w.endsWithToken(status, h)
+		}
 		if w.live.answer() != nil { // since then: that may take its time
 			return
 		}
@@ -146,10 +149,11 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func (w *responseWriter) adjust(h http.Header) {
 	p := w.auth.party
-	if w.auth.session != nil || w.auth.dormant != nil {
+	kept := !w.auth.brought // in a browser: what a client brought is no session, and of no cookie's concern
+	if kept && (w.auth.session != nil || w.auth.dormant != nil) {
 		p.catchUp(h, w.auth)
 	}
-	if s := w.auth.session; s != nil && w.auth.written != nil && (p.sessions.revocations.Has(s) || p.shared.superseded.Marked(s.ID)) {
+	if s := w.auth.session; kept && s != nil && w.auth.written != nil && (p.sessions.revocations.Has(s) || p.shared.superseded.Marked(s.ID)) {
 		// It was ended meanwhile, or another login has taken its place: it must
 		// not come back with this answer.
 		w.auth.written = p.withoutSession(w.auth.request, w.auth.written)

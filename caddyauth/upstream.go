@@ -65,7 +65,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 	rw.ResponseWriter = w
 	var err error
 	if a.session != nil {
-		h.party.renew(w.Header(), r, a)
+		if !a.brought {
+			h.party.renew(w.Header(), r, a)
+		}
 		h.identify(r, a) // without a session there is no identity, not even a constant one
 		err = h.forwardLive(rw, r, next)
 	} else {
@@ -105,7 +107,9 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 	s := a.session // a handler behind this one may set it aside
 	live.route, live.judge, live.began = a.admitter, p, a.asked
 	live.hold(rw.ResponseWriter, r)
-	p.shared.live.enter(live, s)
+	if !a.brought {
+		p.shared.live.enter(live, s)
+	}
 	defer func() {
 		why, hijacked := live.let()
 		if errors.Is(why, errNoLonger) { // others are counted by who ends the session
@@ -126,7 +130,7 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 		}
 		err = h.refuseLate(rw, r)
 	}()
-	if p.sessions.revocations.Has(s) { // since it was loaded
+	if !a.brought && p.sessions.revocations.Has(s) { // since it was loaded
 		live.cut(errLoggedOut)
 		return nil
 	}
@@ -156,7 +160,11 @@ func (h *Handler) refuseLate(rw *responseWriter, r *http.Request) error {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		header.Set("Connection", "close") // nothing more is read from it
 	}
-	err := h.party.refuse(rw.ResponseWriter, r)
+	refuse := h.party.refuse
+	if a.brought {
+		refuse = func(w http.ResponseWriter, r *http.Request) error { return h.refuseBearer(w, r, errTokenOver) }
+	}
+	err := refuse(rw.ResponseWriter, r)
 	rw.wroteHeader = err == nil
 	return err
 }

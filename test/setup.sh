@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests need beside Go: a C compiler for the race detector,
 # Node.js for the certified provider, Perl and LemonLDAP::NG for another one,
-# Glewlwyd for one more, Redis for sessions, Chromium for the browser.
+# Glewlwyd for one more, Redis for sessions, nginx to stand in front, Chromium
+# for the browser.
 set -eu
 mkdir -p "$(dirname "$0")/../bin"
 
@@ -26,6 +27,8 @@ need glewlwyd "glewlwyd dbconfig-no-thanks"
 need sqlite3 sqlite3
 need redis-server redis-server # its Sentinel is the same program
 need redis-cli redis-tools
+# Debian puts it where only root's PATH leads.
+[ -x /usr/sbin/nginx ] || need nginx nginx-light
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -33,8 +36,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# The tests start what they need: LemonLDAP's timers and cron jobs, which
-	# would tidy up a portal on this machine, and the services of Glewlwyd and
-	# Redis are not even unpacked. Glewlwyd's package asks how to set up its own.
+	# would tidy up a portal on this machine, and the services of Glewlwyd, Redis
+	# and nginx are not even unpacked. Glewlwyd's package asks how to set up its own.
 	case $missing in
 	*glewlwyd*) echo "glewlwyd glewlwyd/config_type select No configuration" | debconf-set-selections ;;
 	esac
@@ -48,6 +51,9 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 		-o 'Dpkg::Options::=--path-exclude=/lib/systemd/system/redis-server*' \
 		-o 'Dpkg::Options::=--path-exclude=/etc/init.d/redis-server' \
 		-o 'Dpkg::Options::=--path-exclude=/etc/logrotate.d/redis-server' \
+		-o 'Dpkg::Options::=--path-exclude=/lib/systemd/system/nginx.service' \
+		-o 'Dpkg::Options::=--path-exclude=/etc/init.d/nginx' \
+		-o 'Dpkg::Options::=--path-exclude=/etc/logrotate.d/nginx' \
 		$missing >/dev/null
 else
 	echo "The tests also need:$missing" >&2

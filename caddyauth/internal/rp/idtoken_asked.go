@@ -66,7 +66,10 @@ func strongEnough(token claims.Set, wanted []string) error {
 // it is too long ago, or of another kind. It measures as the check of a login
 // does, or the user would be sent to the provider over and over.
 func (c *Client) Meets(i *Identity, ask Ask, now time.Time) error {
-	token, _ := i.Source(FromIDToken)
+	token, verified := i.Source(FromIDToken)
+	if !verified { // an API client brought an access token, which may say so, too (RFC 9470 section 6)
+		token, _ = i.Source(FromAccessToken)
+	}
 	if ask.MaxAge != nil {
 		if err := c.freshEnough(token, *ask.MaxAge, now); err != nil {
 			return fmt.Errorf("auth_time: %w", err)
