@@ -293,7 +293,7 @@ func TestR57StreamsEndWithTheirToken(t *testing.T) {
 			_, _ = io.WriteString(rw, "data: hello\n\n")
 			_ = http.NewResponseController(rw).Flush()
 			<-r.Context().Done()
-		default:
+		case "/whole":
 			_, _ = io.WriteString(rw, "begin ")
 			_ = http.NewResponseController(rw).Flush()
 			select {
