@@ -257,6 +257,12 @@ func (w *world) startCaddy(address, directives string) {
 // newBrowser starts a Chromium of its own, without any past.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
+	return newBrowserIn(t, t.TempDir())
+}
+
+// newBrowserIn starts a Chromium with a profile that may hold preferences.
+func newBrowserIn(t *testing.T, profile string) context.Context {
+	t.Helper()
 	// Chromium leaves folders behind when it is ended; and the path of its
 	// socket must be short, so this is none of the test's own.
 	temporary, err := os.MkdirTemp("", "e2e-")
@@ -264,7 +270,7 @@ func newBrowser(t *testing.T) context.Context {
 		t.Fatal(err)
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Env("TMPDIR="+temporary),
-		chromedp.ExecPath(chromiumPath()), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox,
+		chromedp.ExecPath(chromiumPath()), chromedp.UserDataDir(profile), chromedp.NoSandbox,
 		chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("ignore-certificate-errors", true),
