@@ -33,17 +33,23 @@ type authState struct {
 	*requestState
 	party   *relyingParty
 	session *session.Session
-	brought bool             // whether an access token came with the request, in place of a session
+	brought bool // whether an access token came with the request, in place of a session
+	freshness
+	result string
+	reason reason
+
+	admitter admitter // what let the session in, and decides again when it is refreshed
+	steps    steps
+}
+
+// freshness is what a request knows of its session's copies: which the browser
+// has, and whether a newer one is on its way.
+type freshness struct {
 	loaded  uint64           // the session's generation in the browser's cookie
 	due     bool             // whether its access token was to be refreshed
 	asked   time.Time        // when the request was looked at
 	dormant *session.Session // what is there, but is not used for this request
 	landing <-chan struct{}  // closed when the refresh that this request began has ended
-	result  string
-	reason  reason
-
-	admitter admitter // what let the session in, and decides again when it is refreshed
-	steps    steps
 }
 
 // stateVar is where Caddy's variables hold the request's *requestState.

@@ -1,6 +1,7 @@
 package caddyauth
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
@@ -32,8 +33,18 @@ var options map[string]option
 const notYet = ": leave it out for now"
 
 func init() {
-	options = map[string]option{
-		// of the provider
+	options = providerOptions()
+	maps.Copy(options, routeOptions())
+	for name, of := range map[string]optionScope{
+		"par": ofProvider, "dpop": ofProvider, "profile": ofProvider, "request_object": ofProvider, "session_claims": ofProvider,
+		"exchange": ofRoute, "forward_token": ofRoute, "replay_posts": ofRoute, "verify": ofRoute,
+	} {
+		options[name] = option{of: of, later: notYet}
+	}
+}
+
+func providerOptions() map[string]option {
+	return map[string]option{
 		"issuer":          {usage: "<url>", parse: text1(func(p *parser) *string { return &p.provider.Issuer })},
 		"client_id":       {usage: "<id>", parse: text1(func(p *parser) *string { return &p.provider.ClientID })},
 		"client_secret":   {usage: "<secret>", parse: text1(func(p *parser) *string { return &p.provider.ClientSecret })},
@@ -69,27 +80,6 @@ func init() {
 		"post_logout_redirect": {usage: "<url>", parse: text1(func(p *parser) *string { return &p.logout().Redirect })},
 		"revoke_on_logout":     {usage: "on|off", parse: parseRevokeOnLogout},
 		"backchannel_logout":   {usage: "on|off", parse: parseBackChannelLogout},
-
-		// of the route
-		"bypass":       {of: ofRoute, usage: "<path> | @<matcher> | <matcher> <arguments>", repeatable: true, parse: parseBypass},
-		"unauthorized": {of: ofRoute, usage: "auto|redirect|401|pass", parse: text1(func(p *parser) *string { return &p.handler.Unauthorized })},
-		"require":      {of: ofRoute, usage: "<claim> <value>… | `<expression>`", repeatable: true, parse: parseRequire},
-		"csrf":         {of: ofRoute, usage: "on|off|<trusted origin>…", parse: parseCSRF},
-		"step_up":      {of: ofRoute, usage: "on|off", parse: parseStepUp},
-		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
-
-		"accept_bearer":       {of: ofRoute, usage: "<audience>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.handler.AcceptBearer })},
-		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
-	}
-	for _, name := range []string{
-		"session_claims", "par", "dpop", "profile", "request_object",
-	} {
-		options[name] = option{later: notYet}
-	}
-	for _, name := range []string{
-		"forward_token", "replay_posts", "verify", "exchange",
-	} {
-		options[name] = option{of: ofRoute, later: notYet}
 	}
 }
 

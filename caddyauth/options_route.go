@@ -6,6 +6,20 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
+func routeOptions() map[string]option {
+	return map[string]option{
+		"bypass":       {of: ofRoute, usage: "<path> | @<matcher> | <matcher> <arguments>", repeatable: true, parse: parseBypass},
+		"unauthorized": {of: ofRoute, usage: "auto|redirect|401|pass", parse: text1(func(p *parser) *string { return &p.handler.Unauthorized })},
+		"require":      {of: ofRoute, usage: "<claim> <value>… | `<expression>`", repeatable: true, parse: parseRequire},
+		"csrf":         {of: ofRoute, usage: "on|off|<trusted origin>…", parse: parseCSRF},
+		"step_up":      {of: ofRoute, usage: "on|off", parse: parseStepUp},
+		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
+
+		"accept_bearer":       {of: ofRoute, usage: "<audience>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.handler.AcceptBearer })},
+		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
+	}
+}
+
 // The options of the route that are more than a text.
 
 // adopt makes those options the route's that stand in a block without a
