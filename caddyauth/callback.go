@@ -91,6 +91,9 @@ func (p *relyingParty) callback(w http.ResponseWriter, r *http.Request) {
 // answerCallback sends the browser on: to where its user wanted to go, once
 // more to the provider if that may help, or to what there is to say.
 func (p *relyingParty) answerCallback(w http.ResponseWriter, r *http.Request, state *loginState, o *outcome, at origin) {
+	if p.leadBack(w, r, state, o, at) {
+		return
+	}
 	anew := loginStart{returnTo: state.returnTo, attempt: state.attempt, params: state.params, ask: state.ask}
 	switch {
 	case o.session != nil:
@@ -200,7 +203,7 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 		p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
 	}
 	target := at.String() + state.returnTo
-	if p.site.strict {
+	if p.site.strict && !state.silence.framed { // in a frame of this site, its cookies are not a foreign site's
 		p.writePage(w, http.StatusOK, continuePage(target))
 		return
 	}

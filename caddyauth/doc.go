@@ -5,7 +5,7 @@
 // # The life of a request
 //
 //	request
-//	 │ endpoint?   endpoints.go   callback, login, the logouts, signed-out, error: they end here
+//	 │ endpoint?   endpoints.go   callback, login, session, the logouts, signed-out, error: they end here
 //	 │ scrub       scrub.go       what the client says about its identity goes
 //	 │ bypass?     bypass.go      paths and matchers that need no session
 //	 │ session     sessions.go, internal/session: whose it is, and an access token that is good
@@ -29,7 +29,9 @@
 //	navigation.go returnto.go bypass.go    decisions about a request, pure
 //	ask.go                                 what a route wants of a login
 //	login.go loginstate.go callback.go formpost.go flights.go logout.go   the flow
+//	silent.go                              a login that must not show anything, as in a frame
 //	sessions.go                            a session's life between login and logout
+//	sessioninfo.go                         what pages of this site may know of it
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
 //	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work

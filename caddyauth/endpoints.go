@@ -31,6 +31,7 @@ const (
 	pathCallback  = "/callback"
 	pathLogin     = "/login"
 	pathLogout    = "/logout"
+	pathSession   = "/session"
 	pathSignedOut = "/signed-out"
 	pathError     = "/error"
 
@@ -53,7 +54,7 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 	if callback == "" {
 		callback = prefix + pathCallback
 	}
-	all = []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSignedOut, prefix + pathError}
+	all = []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSession, prefix + pathSignedOut, prefix + pathError}
 	if p.Logout.takesLogouts() {
 		all = append(all, prefix+pathBackChannel, prefix+pathFrontChannel)
 	}
@@ -67,6 +68,7 @@ func newEndpoints(p *Provider, name string) endpoints {
 		callback:               {methods: get, serve: serveCallback, secret: true, once: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
 		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout, once: true},
+		prefix + pathSession:   {methods: get, serve: (*relyingParty).serveSession},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
 		prefix + pathError:     {methods: get, serve: (*relyingParty).serveError},
 	}}

@@ -235,10 +235,7 @@ func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) e
 	a, _ := p.authState(r)
 	a.reason, a.result = f.reason, resultDenied
 	authored(w.Header())
-	if f.reason == reasonUnavailable || f.reason == reasonSessionUnavailable {
-		wait := max(f.retryAfter, rp.RetryAfter)
-		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-	}
+	f.sayWhen(w.Header())
 	status := statuses[f.reason]
 	public := caddyhttp.Error(status, errors.New(texts[f.reason].title))
 	if errorRouteMatches(r, public) {
@@ -248,8 +245,21 @@ func (p *relyingParty) show(w http.ResponseWriter, r *http.Request, f failure) e
 		p.writePage(w, status, p.errorPage(f))
 		return nil
 	}
-	p.writeJSON(w, status, map[string]string{"error": string(f.reason), "id": f.id})
+	p.writeJSON(w, status, f.json())
 	return nil
+}
+
+// sayWhen says when to come again, where that may help.
+func (f *failure) sayWhen(h http.Header) {
+	if f.reason == reasonUnavailable || f.reason == reasonSessionUnavailable {
+		wait := max(f.retryAfter, rp.RetryAfter)
+		h.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+	}
+}
+
+// json is what a program is told.
+func (f *failure) json() any {
+	return map[string]string{"error": string(f.reason), "id": f.id}
 }
 
 // failSession answers when there may be a session that cannot be used now: its
@@ -258,6 +268,11 @@ func (p *relyingParty) failSession(w http.ResponseWriter, r *http.Request, err e
 	if r.Context().Err() != nil { // it was waiting for a refresh, and went away
 		return caddyhttp.Error(statusClientClosedRequest, r.Context().Err())
 	}
+	return p.fail(w, r, sessionFailure(err))
+}
+
+// sessionFailure says of a session that cannot be used now why that is.
+func sessionFailure(err error) failure {
 	why := reasonFor(err)
 	switch why {
 	case reasonUnavailable, reasonMisconfigured:
@@ -270,7 +285,7 @@ func (p *relyingParty) failSession(w http.ResponseWriter, r *http.Request, err e
 	if backoff, ok := errors.AsType[*session.BackoffError](err); ok {
 		f.retryAfter = max(time.Second, backoff.Wait)
 	}
-	return p.fail(w, r, f)
+	return f
 }
 
 // statusClientClosedRequest is what Caddy, too, notes of a client that did not
@@ -286,7 +301,7 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 	a.reason, a.result = reasonUnauthorized, resultDenied
 	authored(w.Header())
 	loginURL := p.endpointURL(r, pathLogin)
-	w.Header().Set("WWW-Authenticate", `Bearer realm="`+p.name+`", login_url="`+loginURL+`"`)
+	w.Header().Set("WWW-Authenticate", "Bearer realm="+quoted(p.name)+", login_url="+quoted(loginURL))
 	public := caddyhttp.Error(http.StatusUnauthorized, errors.New(texts[reasonUnauthorized].title))
 	if errorRouteMatches(r, public) {
 		return public
@@ -303,10 +318,17 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (p *relyingParty) writeJSON(w http.ResponseWriter, status int, body map[string]string) {
+// quoted is a quoted-string (RFC 9110 section 5.6.4). What may not stand in one,
+// and no name or URL of ours holds, is percent-encoded.
+func quoted(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(escapeNonASCII(text)) + `"`
+}
+
+func (p *relyingParty) writeJSON(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
-	if err != nil { // a map of strings has no reason to
+	if err != nil { // what was JSON once, or is text, has no reason to
 		p.logger.Error("answer cannot be written", zap.Error(err))
+		status, data = http.StatusInternalServerError, []byte(`{"error":"internal"}`)
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))

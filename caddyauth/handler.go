@@ -21,7 +21,7 @@ func init() { caddy.RegisterModule(Handler{}) }
 // gets 401.
 //
 // It also answers the provider's endpoints: the callback, `login`, `logout`,
-// `signed-out` and `error`, below the provider's prefix.
+// `session`, `signed-out` and `error`, below the provider's prefix.
 //
 // Placeholder | Description
 // ------------|---------------

@@ -26,6 +26,7 @@ type loginStart struct {
 	again       bool       // whether the provider must see the user once more
 	params      []rp.Param // that the link to our login added, or all that the login before had
 	ask         rp.Ask     // in place of what is configured
+	silence     silence    // whether anything may be shown
 }
 
 // startLogin sends the browser to the provider: a fresh verifier, nonce and
@@ -49,6 +50,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	}
 	state := newLoginState(returnTo, start.attempt, p.now())
 	extra := p.extraParams(r, start)
+	state.silence = start.silence
 	state.silent, state.again = slices.Contains(extra, rp.Param{Name: "prompt", Value: "none"}), start.again
 	state.ask = start.ask
 	if state.silent || p.client.MayAskAgain() || !start.ask.Empty() {
@@ -66,7 +68,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	}
 	a, _ := p.authState(r)
 	if s, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
-		state.before = session.Session{ID: s.ID, Created: s.Created, Step: session.Step{Row: s.Step.Row}}
+		state.before = session.Session{ID: s.ID, Created: s.Created, Step: session.Step{Row: s.Step.Row}, Identity: rp.Identity{Subject: s.Subject}}
 	}
 	if err := a.setCookies(w.Header(), func(h http.Header) error {
 		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)
@@ -76,7 +78,7 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	authored(w.Header())
 	skipAccessLog(r) // the Location holds the state
 	p.logger.Info("login started", zap.String("provider", p.name), zap.String("client_ip", clientIP(r)),
-		zap.String("host", at.host), zap.String("path", originalURL(r).Path), zap.Int("attempt", start.attempt))
+		zap.String("host", at.host), zap.String("path", originalURL(r).Path), zap.Int("attempt", start.attempt), zap.Bool("silent", state.silent))
 	status := http.StatusFound
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		status = http.StatusSeeOther
@@ -153,14 +155,15 @@ const maxLoginParam = 1024
 // or of a provider's bookmark (OpenID Connect Core section 4). A provider
 // that names itself must be ours; where to go afterwards must be, too.
 func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if kind := kindOf(r); kind == prefetch || kind == background && r.Header.Get("Sec-Fetch-Mode") != "" {
+	q := originalURL(r).Query()
+	quiet := silenceOf(r, q)
+	if kind := kindOf(r); kind == prefetch || kind == background && r.Header.Get("Sec-Fetch-Mode") != "" && !quiet.framed {
 		return p.refuse(w, r) // no browser would show the provider's page for it
 	}
 	at, err := p.site.origins.of(r)
 	if err != nil {
 		return p.fail(w, r, failure{reason: reasonMisdirected, err: err})
 	}
-	q := originalURL(r).Query()
 	if iss := q.Get("iss"); q.Has("iss") && !p.isOurIssuer(r.Context(), iss) {
 		return p.fail(w, r, failure{reason: reasonForeignIssuer, err: fmt.Errorf("iss is %.200q", iss)})
 	}
@@ -168,10 +171,18 @@ func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error 
 	if target == "" {
 		target = q.Get("target_link_uri")
 	}
-	if f := p.startLogin(w, r, loginStart{returnTo: p.returnTo(target, at), params: p.loginParams(q), ask: p.asked(q)}); f != nil {
+	start := loginStart{returnTo: p.returnTo(target, at), params: quiet.add(p.loginParams(q)), ask: p.asked(q), silence: quiet}
+	f := p.startLogin(w, r, start)
+	switch {
+	case f == nil:
+		return nil
+	case quiet.framed:
+		p.log(r, f)
+		redirect(w, http.StatusSeeOther, at.String()+start.returnTo)
+		return nil
+	default:
 		return p.fail(w, r, *f)
 	}
-	return nil
 }
 
 // isOurIssuer compares an issuer with the provider's own spelling, and with

@@ -38,6 +38,10 @@ type loginState struct {
 	// prompt=none. If it must, the login begins anew without that, once.
 	silent bool
 
+	// silence says that a page asked for that, and wants to be back whatever
+	// comes of it.
+	silence silence
+
 	// again says that the provider was asked to see the user once more, because
 	// it had not done so lately enough, or in the right way. It is asked once.
 	again bool
@@ -173,8 +177,10 @@ func (l *loginStates) complete(s *loginState, prefix string, cookies []string, n
 			s.params[i] = rp.Param{Name: r.Text(), Value: r.Text()}
 		}
 		s.before.ID, s.before.Created = r.Text(), r.Time()
+		s.silence = silence{asked: flags&flagAsked != 0, framed: flags&flagFramed != 0}
 		s.ask = readAsk(r)
 		s.before.Step.Row = r.Number()
+		s.before.Subject = r.Text()
 		return nil
 	}
 	return fmt.Errorf("%w: its cookie is not there", errStateGone)
@@ -208,6 +214,12 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	if s.again {
 		flags |= flagAgain
 	}
+	if s.silence.asked {
+		flags |= flagAsked
+	}
+	if s.silence.framed {
+		flags |= flagFramed
+	}
 	w.Number(flags)
 	w.Number(uint64(len(s.params)))
 	for _, param := range s.params {
@@ -218,12 +230,15 @@ func (l *loginStates) cookieValue(s *loginState, name string) (string, error) {
 	w.Time(s.before.Created)
 	writeAsk(&w, s.ask)
 	w.Number(s.before.Step.Row)
+	w.Text(s.before.Subject)
 	return l.box.Seal(w.Bytes(), name)
 }
 
 const (
 	flagSilent = 1 << iota
 	flagAgain
+	flagAsked
+	flagFramed
 
 	// maxLoginParams bounds how many parameters of a link are remembered.
 	maxLoginParams = 32

@@ -36,7 +36,7 @@ func init() {
 	options = providerOptions()
 	maps.Copy(options, routeOptions())
 	for name, of := range map[string]optionScope{
-		"par": ofProvider, "dpop": ofProvider, "profile": ofProvider, "request_object": ofProvider, "session_claims": ofProvider,
+		"par": ofProvider, "dpop": ofProvider, "profile": ofProvider, "request_object": ofProvider,
 		"exchange": ofRoute, "forward_token": ofRoute, "replay_posts": ofRoute, "verify": ofRoute,
 	} {
 		options[name] = option{of: of, later: notYet}
@@ -75,6 +75,7 @@ func providerOptions() map[string]option {
 		"response_mode":   {usage: "query|form_post", parse: text1(func(p *parser) *string { return &p.authorization().ResponseMode })},
 		"claims_from":     {usage: "<source>…", parse: texts1(func(p *parser) *[]string { return &p.claims().From })},
 		"userinfo":        {usage: "on|off", parse: parseUserinfo},
+		"session_claims":  {usage: "<claim>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.claims().Session })},
 
 		"resource_on_refresh":  {usage: "on|off", parse: parseResourceOnRefresh},
 		"post_logout_redirect": {usage: "<url>", parse: text1(func(p *parser) *string { return &p.logout().Redirect })},

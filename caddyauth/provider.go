@@ -57,7 +57,7 @@ type Site struct {
 	PublicURL []string `json:"public_url,omitempty"`
 
 	// The path below which the endpoints are: `callback`, `login`, `logout`,
-	// `signed-out` and `error`. Default: `/oauth2`, for a named provider
+	// `session`, `signed-out` and `error`. Default: `/oauth2`, for a named provider
 	// `/oauth2/<name>`.
 	Prefix string `json:"prefix,omitempty"`
 

@@ -49,6 +49,7 @@ type sealing struct {
 type policy struct {
 	params      map[string]string // of the authorization request, with placeholders
 	loginParams []string          // that a link to our login may add
+	shown       []string          // claims that pages of this site see
 	refresh     bool
 	early       time.Duration // how long before its end a token is refreshed; 0: auto
 	logout      rp.LogoutStyle
@@ -236,7 +237,7 @@ func (p *relyingParty) configureClient(cfg *Provider, clientID string) error {
 }
 
 func (p *relyingParty) configurePolicy(cfg *Provider) (err error) {
-	p.policy = policy{loginParams: defaultLoginParams, refresh: cfg.Session.refreshes(), revoke: true}
+	p.policy = policy{loginParams: defaultLoginParams, shown: cfg.Claims.shown(), refresh: cfg.Session.refreshes(), revoke: true}
 	if a := cfg.Authorization; a != nil {
 		p.policy.params = a.Params
 		if len(a.LoginParams) > 0 {

@@ -41,18 +41,9 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 		defer cancel()
 	}
 	keeper := p.sessions.of(secure)
-	s, err := keeper.Load(ctx, a.cookies)
+	s, err := p.present(ctx, keeper, a)
 	if err != nil {
 		return nil, err
-	}
-	a.loaded = s.Generation
-	if p.sessions.stored == nil { // else the store has told already
-		if err := p.sessions.revocations.Fresh(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if p.sessions.revocations.Has(s) || !p.client.Admits(&s.Identity) {
-		return nil, session.ErrEnded
 	}
 	now := p.now()
 	a.asked = now
@@ -65,9 +56,7 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 			Key: p.flightKey(s), Do: p.refreshBy(keeper), Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
 		})
 		finishFirst(landing)
-		if p.sessions.stored == nil { // else nothing has to reach the browser
-			a.landing = landing
-		}
+		a.landing = landing
 		if err != nil && !needed {
 			a.dormant = s
 		}
@@ -78,6 +67,25 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	}
 	if !s.TokenAlive(now) {
 		return nil, errTokenExpired
+	}
+	return s, nil
+}
+
+// present returns the session that a request's cookies stand for, if its time
+// is not up and nobody has ended it, whatever has become of its access token.
+func (p *relyingParty) present(ctx context.Context, keeper session.Keeper, a *authState) (*session.Session, error) {
+	s, err := keeper.Load(ctx, a.cookies)
+	if err != nil {
+		return nil, err
+	}
+	a.loaded = s.Generation
+	if p.sessions.stored == nil { // else the store has told already
+		if err := p.sessions.revocations.Fresh(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if p.sessions.revocations.Has(s) || !p.client.Admits(&s.Identity) {
+		return nil, session.ErrEnded
 	}
 	return s, nil
 }
@@ -196,14 +204,8 @@ func (p *relyingParty) catchUp(h http.Header, a *authState) {
 	if !a.due && a.written == nil {
 		return // as nearly always
 	}
-	if a.landing != nil {
-		timer := time.NewTimer(deliveryTime)
-		select {
-		case <-a.landing:
-		case <-timer.C:
-		}
-		timer.Stop()
-		a.landing = nil // another handler of this provider does not wait again
+	if p.sessions.stored == nil { // else nothing has to reach the browser
+		a.awaitRefresh(deliveryTime)
 	}
 	s := a.session
 	if s == nil {
@@ -218,6 +220,21 @@ func (p *relyingParty) catchUp(h http.Header, a *authState) {
 		// lost slide is cheap, and these may be spent.
 		a.written = p.withoutSession(a.request, a.written)
 	}
+}
+
+// awaitRefresh waits for the refresh that this request began, once, and not for
+// long.
+func (a *authState) awaitRefresh(atMost time.Duration) {
+	if a.landing == nil {
+		return
+	}
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-a.landing:
+	case <-timer.C:
+	}
+	a.landing = nil // another handler of this provider does not wait again
 }
 
 // withoutSession takes this provider's session, and what belongs to it, out of

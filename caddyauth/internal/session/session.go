@@ -228,12 +228,22 @@ func (l Limits) Alive(s *Session, now time.Time) bool { return l.Left(s, now) > 
 
 // Left is how long the session lasts if it is not used again.
 func (l Limits) Left(s *Session, now time.Time) time.Duration {
-	left := min(s.Created.Add(l.Lifetime).Sub(now), s.Seen.Add(l.Idle).Sub(now))
+	return min(l.LifetimeLeft(s, now), l.IdleLeft(s, now))
+}
+
+// LifetimeLeft is how long the session lasts whatever is done in it: until its
+// lifetime is over, or until the provider wants it to end, if that is earlier.
+func (l Limits) LifetimeLeft(s *Session, now time.Time) time.Duration {
+	left := s.Created.Add(l.Lifetime).Sub(now)
 	if !s.Ends.IsZero() {
 		left = min(left, s.Ends.Sub(now))
 	}
 	return left
 }
+
+// IdleLeft is after what time without use the session ends, if its lifetime
+// lasts for so long.
+func (l Limits) IdleLeft(s *Session, now time.Time) time.Duration { return s.Seen.Add(l.Idle).Sub(now) }
 
 // Renew returns the session as seen now. The second result is false when it
 // is too early for that: Seen moves in steps of a tenth of the idle time, so
