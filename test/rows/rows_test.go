@@ -31,11 +31,9 @@ var lettered = []string{"R19", "R19a", "R19b", "R19c", "R19d", "R19e", "R19f", "
 
 // open are the rows without a test, and why.
 var open = map[string]string{
-	"A84":  "the session endpoint is a later capability",
 	"M140": "PAR is a later capability", "M141": "DPoP is a later capability", "M142": "DPoP is a later capability",
-	"R19f": "the session endpoint is a later capability",
-	"R48":  "session management by frames is not implemented, on purpose: browsers block what it needs",
-	"R50":  "PAR is a later capability", "R51": "request objects are a later capability", "R52": "DPoP is a later capability",
+	"R48": "session management by frames is not implemented, on purpose: browsers block what it needs",
+	"R50": "PAR is a later capability", "R51": "request objects are a later capability", "R52": "DPoP is a later capability",
 	"R55": "token exchange is a later capability",
 }
 
