@@ -67,6 +67,7 @@ type cookieNames struct {
 	login   string // login states have a name each, which begins with this
 	failure string // who may read the provider's words on the error page
 	hint    string // the ID token, for the logout
+	kept    string // what opens a form that is kept over a login
 }
 
 // names derives the names of a provider's cookies. The stem is "pkce_auth",
@@ -81,13 +82,14 @@ func (s *SessionConfig) names(stem string, secure bool) cookieNames {
 		session = prefixSecure + stem
 	}
 	if !secure {
-		return cookieNames{session: bare(session), login: stem + loginInfix, failure: stem + failureSuffix, hint: stem + hintSuffix}
+		return cookieNames{session: bare(session), login: stem + loginInfix, failure: stem + failureSuffix, hint: stem + hintSuffix, kept: stem + keptSuffix}
 	}
 	return cookieNames{
 		session: session,
 		login:   prefixHostHTTP + stem + loginInfix,
 		failure: prefixHostHTTP + stem + failureSuffix,
 		hint:    prefixSecure + stem + hintSuffix, // __Host- would ask for the path /
+		kept:    prefixHostHTTP + stem + keptSuffix,
 	}
 }
 
@@ -95,6 +97,7 @@ const (
 	loginInfix    = ".l" // between the stem and the rest of a login state's name
 	failureSuffix = ".e"
 	hintSuffix    = ".h"
+	keptSuffix    = ".r"
 )
 
 func (s *SessionConfig) sameSite() http.SameSite {
@@ -135,7 +138,7 @@ func isOwnCookie(name string, custom []cookieNames) bool {
 		if own.isSession(name) {
 			return true
 		}
-		if strings.HasPrefix(name, own.login) || name == own.failure || name == own.hint {
+		if strings.HasPrefix(name, own.login) || name == own.failure || name == own.hint || name == own.kept {
 			return true
 		}
 	}

@@ -34,6 +34,7 @@
 //	sessioninfo.go                         what pages of this site may know of it
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
+//	replay.go replayread.go replaykept.go replaypage.go       a form that survives a login
 //	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work
 //	backchannel.go admin.go                who else ends sessions: the provider, and an operator
 //	exit.go                                what the end of the process waits for

@@ -34,6 +34,7 @@ const (
 	pathSession   = "/session"
 	pathSignedOut = "/signed-out"
 	pathError     = "/error"
+	pathReplay    = "/replay"
 
 	pathBackChannel  = "/backchannel-logout"
 	pathFrontChannel = "/frontchannel-logout"
@@ -54,7 +55,7 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 	if callback == "" {
 		callback = prefix + pathCallback
 	}
-	all = []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSession, prefix + pathSignedOut, prefix + pathError}
+	all = []string{callback, prefix + pathLogin, prefix + pathLogout, prefix + pathSession, prefix + pathSignedOut, prefix + pathError, prefix + pathReplay}
 	if p.Logout.takesLogouts() {
 		all = append(all, prefix+pathBackChannel, prefix+pathFrontChannel)
 	}
@@ -71,6 +72,7 @@ func newEndpoints(p *Provider, name string) endpoints {
 		prefix + pathSession:   {methods: get, serve: (*relyingParty).serveSession},
 		prefix + pathSignedOut: {methods: get, serve: (*relyingParty).serveSignedOut},
 		prefix + pathError:     {methods: get, serve: (*relyingParty).serveError},
+		prefix + pathReplay:    {methods: get, serve: (*relyingParty).serveReplay},
 	}}
 	if p.Logout.takesLogouts() {
 		e.byPath[prefix+pathBackChannel] = endpoint{methods: []string{http.MethodPost}, serve: (*relyingParty).serveBackChannelLogout, once: true}

@@ -21,7 +21,7 @@ func init() { caddy.RegisterModule(Handler{}) }
 // gets 401.
 //
 // It also answers the provider's endpoints: the callback, `login`, `logout`,
-// `session`, `signed-out` and `error`, below the provider's prefix.
+// `session`, `signed-out`, `error` and `replay`, below the provider's prefix.
 //
 // Placeholder | Description
 // ------------|---------------
@@ -65,6 +65,7 @@ type Handler struct {
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
 	StepUpConfig
+	ReplayConfig
 
 	route
 }
@@ -124,6 +125,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
+	h.ReplayConfig.apply(h.party)
 	return nil
 }
 
@@ -136,7 +138,7 @@ func (h *Handler) validate() error {
 	default:
 		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
 	}
-	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate(), h.BearerConfig.validate()); err != nil {
+	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate(), h.BearerConfig.validate(), h.ReplayConfig.validate(h.Unauthorized)); err != nil {
 		return err
 	}
 	for name := range h.HeaderUp {
@@ -178,6 +180,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 		return h.party.failSession(w, r, err)
 	}
 	d := decide(f)
+	if h.ReplayPosts > 0 {
+		var answered bool
+		if d, answered, err = h.replay(w, r, f, d); answered {
+			return err
+		}
+	}
 	if c := h.logger.Check(zapcore.DebugLevel, "decided"); c != nil {
 		c.Write(zap.Stringer("decision", d), zap.String("provider", h.party.name), zap.NamedError("session", errors.Join(f.why, f.short)))
 	}
@@ -192,9 +200,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 			a.result = resultRefreshed
 		}
 		return h.forward(w, r, a, next)
-	case login:
+	case login, keep:
 		h.keepSession(w, r, a, f)
-		if f := h.party.startLogin(w, r, loginStart{ask: a.ask()}); f != nil {
+		if f := h.party.startLogin(w, r, loginStart{ask: a.ask(), returnTo: h.party.returnAfter(d)}); f != nil {
 			return h.party.fail(w, r, *f)
 		}
 		return nil
@@ -225,6 +233,7 @@ type facts struct {
 	short        error            // what its login lacks of what the route wants
 	again        bool             // whether another login may help
 	kind         requestKind      // where it makes a difference
+	ended        *session.Session // until a moment ago, and this is a form that may be kept; else nil
 }
 
 // examine finds out what there is to know of a request. An error says that
@@ -248,6 +257,9 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	if f.session == nil || f.short != nil {
 		f.kind = kindOf(r)
 	}
+	if f.session == nil && !brought {
+		f.ended = h.endedBefore(r, a, f)
+	}
 	return f, nil
 }
 
@@ -269,6 +281,7 @@ const (
 	refuse           decision = iota // 401; the zero value, so that a mistake refuses
 	login                            // to the provider
 	forbid                           // 403, or what else the objection says: to log in would not help
+	keep                             // to the provider, and the form that was sent is offered for sending again afterwards
 	forward                          // with the session's token
 	forwardBypassed                  // without a session, for it needs none
 	forwardAnonymous                 // without a session, as `unauthorized pass` says
@@ -277,7 +290,7 @@ const (
 
 // String names the decision in logs.
 func (d decision) String() string {
-	return [...]string{"refuse", "login", "forbid", "forward", "bypass", "anonymous", "reject token"}[d]
+	return [...]string{"refuse", "login", "forbid", "keep", "forward", "bypass", "anonymous", "reject token"}[d]
 }
 
 func (d decision) result() string {
@@ -308,6 +321,8 @@ func decide(f facts) decision {
 		return forwardAnonymous
 	case f.kind == prefetch, f.unauthorized == "401":
 		return refuse
+	case f.ended != nil:
+		return keep
 	case f.kind == navigation, f.unauthorized == "redirect":
 		return login
 	default:

@@ -72,6 +72,7 @@ func (p *relyingParty) endSession(w http.ResponseWriter, r *http.Request, revoke
 			return nil, err
 		}
 		hint := p.takeHint(w, a, s, secure)
+		p.dropKept(ctx, w, a, secure)
 		if s == nil {
 			continue
 		}

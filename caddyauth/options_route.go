@@ -15,6 +15,7 @@ func routeOptions() map[string]option {
 		"step_up":      {of: ofRoute, usage: "on|off", parse: parseStepUp},
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 
+		"replay_posts":        {of: ofRoute, usage: "<size>", parse: parseReplayPosts},
 		"accept_bearer":       {of: ofRoute, usage: "<audience>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.handler.AcceptBearer })},
 		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
 	}

@@ -41,6 +41,7 @@ type page struct {
 	Title       string
 	Text        string
 	Description string // the provider's words
+	Facts       []fact // what it is about
 	Links       []link // the first is the way on
 	Post        *post
 	Continue    string // where the page leads by itself
@@ -50,7 +51,13 @@ type page struct {
 
 type link struct{ URL, Label string }
 
-type post struct{ Action, Label string }
+type post struct {
+	Action, Label string
+	Exact         template.HTMLAttr // in place of the action, which the template would spell in its own way
+	Field, Value  string            // the one there is, if any
+}
+
+type fact struct{ Name, Value string }
 
 // text is what a person reads. It says what happened and what to do, and no
 // word of what only an operator understands.

@@ -42,6 +42,8 @@ type sealing struct {
 	failures *sealed.Box // what the error endpoint is to say
 	hints    *sealed.Box // ID tokens, for the logout
 	asks     *sealed.Box // what a link to our login asks for
+	kept     *sealed.Box // what opens a form that is kept over a login
+	resends  *sealed.Box // that our page asked to send it
 	binding  string      // what all that is sealed, sessions included, is bound to
 }
 
@@ -288,6 +290,8 @@ func (p *relyingParty) configureSealing(ctx caddy.Context, cfg *Provider, cookie
 		failures: sealed.NewBox(keys, "error", binding...),
 		hints:    sealed.NewBox(keys, "hint", binding...),
 		asks:     sealed.NewBox(keys, "ask", binding...),
+		kept:     sealed.NewBox(keys, "kept", binding...),
+		resends:  sealed.NewBox(keys, "resend", binding...),
 		binding:  strings.Join(binding, "\x00"),
 	}
 	in, err := p.loadStores(ctx, cfg.Session)

@@ -21,7 +21,8 @@ const maxReturnTo = 2048
 // It takes a path, or an absolute URL of exactly our origin. What browsers
 // and servers may read differently is refused: backslashes, control
 // characters, spaces, user information, opaque URLs. A fragment is dropped.
-// So are our own endpoints: to return to a logout is no return (A01 to A12).
+// So are our own endpoints, but for the page that offers a kept form: to return
+// to a logout is no return (A01 to A12).
 func (p *relyingParty) returnTo(text string, at origin) string {
 	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }) {
 		return "/"
@@ -34,7 +35,7 @@ func (p *relyingParty) returnTo(text string, at origin) string {
 		return "/"
 	}
 	path := u.EscapedPath()
-	if !strings.HasPrefix(path, "/") || p.site.endpoints.has(u.Path) {
+	if !strings.HasPrefix(path, "/") || p.site.endpoints.has(u.Path) && u.Path != p.site.endpoints.prefix+pathReplay {
 		return "/"
 	}
 	return shorten(path, u.RawQuery, maxReturnTo)

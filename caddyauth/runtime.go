@@ -40,9 +40,14 @@ type shared struct {
 	live       liveRequests                   // with a session
 	keys       atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
-	said said
+	posts keptPosts // that are sent again after a login
 
-	// These are said once in a process's life.
+	said said
+	saidOnce
+}
+
+// saidOnce are said once in a process's life.
+type saidOnce struct {
 	opaqueToken, noS256, overage, leakedKeys sync.Once
 }
 

@@ -109,6 +109,10 @@ type keepers struct {
 	stored *session.Stored
 
 	revocations *session.Revocations
+
+	// posts are forms that are kept over a login: with the sessions, so that
+	// another instance can offer them, or where that is in cookies, here.
+	posts store.Store
 }
 
 func (k keepers) of(secure bool) session.Keeper {
@@ -199,6 +203,9 @@ func newKeepers(in keptIn, cfg keeperConfig) keepers {
 		Store: in.revocations, Tags: sealed.NewTagger(cfg.keys, "revocation", cfg.whose...),
 		Provider: providerTag(cfg.whose), Keep: kept, Every: in.every, Now: cfg.now,
 	}, &cfg.shared.revoked)
+	if k.posts = in.sessions; in.sessions == nil || in.sessions == store.Store(&cfg.shared.memory) {
+		k.posts = cfg.shared.posts.here()
+	}
 	for _, secure := range []bool{true, false} {
 		cookie := sealed.Cookie{Name: s.names(cfg.stem, secure).session, Path: "/", SameSite: s.sameSite(), Secure: secure}
 		if s != nil {

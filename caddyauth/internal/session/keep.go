@@ -43,7 +43,7 @@ func (k *Stored) keep(ctx context.Context, s *Session, tries int) (*Session, err
 			return &renewed, nil
 		}
 		if errors.Is(err, store.ErrConflict) {
-			current, err := k.fetch(ctx, s, k.cfg.Store.Load)
+			current, err := k.usable(k.fetch(ctx, s, k.cfg.Store.Load))
 			switch {
 			case errors.Is(err, ErrNone):
 				return nil, ErrEnded

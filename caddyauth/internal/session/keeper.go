@@ -30,16 +30,27 @@ type Keeper interface {
 	// shares the sessions has just done it, or is about to. What comes back is
 	// kept as safely as it can be before any browser hears of it.
 	Refresh(ctx context.Context, s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error)
+
+	// Remains returns what the cookies stand for, be its time up or not: it
+	// says whose session that was, and is never to be used. Errors are those of
+	// Load. A session that was ended before its time is not told from one that
+	// never was where it is kept in a store; in a cookie, only Revocations know.
+	Remains(ctx context.Context, cookies []string) (*Session, error)
+
+	// Outlive has what is left of sessions stay on for so long when their time
+	// is up, for Remains. It is called before the keeper is in use.
+	Outlive(time.Duration)
 }
 
 // Stateless keeps a session whole in a sealed cookie. It survives restarts
 // and works on any number of machines that share the secret. By itself it
 // takes no session back: who ends one remembers that in Revocations.
 type Stateless struct {
-	jar    sealed.Jar
-	limits Limits
-	now    func() time.Time
-	opened *cache
+	jar     sealed.Jar
+	limits  Limits
+	now     func() time.Time
+	opened  *cache
+	outlive time.Duration
 }
 
 // maxCookies is how many cookies a session may take: two of 4 kB, so that
@@ -119,8 +130,16 @@ func (k *Stateless) Save(_ context.Context, h http.Header, cookies []string, s *
 	if err != nil {
 		return err
 	}
-	return k.jar.Write(h, cookies, data, k.limits.Left(s, k.now()))
+	return k.jar.Write(h, cookies, data, k.limits.Left(s, k.now())+k.outlive)
 }
+
+// Remains implements Keeper.
+func (k *Stateless) Remains(_ context.Context, cookies []string) (*Session, error) {
+	return k.open(cookies)
+}
+
+// Outlive implements Keeper.
+func (k *Stateless) Outlive(d time.Duration) { k.outlive = d }
 
 // Refresh implements Keeper. There is nobody to ask, and nowhere to keep the
 // outcome but in the cookie, which comes later.

@@ -66,7 +66,7 @@ const lookupWidth = 16
 // Sessions returns the sessions that are meant, and may still be used. One
 // whose summary does not open is nobody's any more, and is left out.
 func (k *Stored) Sessions(ctx context.Context, who Selector) ([]Summary, error) {
-	return k.each(ctx, who, func(context.Context, *Summary) (bool, error) { return true, nil })
+	return k.each(ctx, who, func(_ context.Context, s *Summary) (bool, error) { return k.cfg.Now().Before(s.Expires), nil })
 }
 
 // each does something with each session that is meant, as soon as it is found,
@@ -151,7 +151,9 @@ func (k *Stored) Summary(ctx context.Context, handle string) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	summary.Expires = record.Expires
+	if summary.Expires.IsZero() { // it was written when nothing outlived a session
+		summary.Expires = record.Expires
+	}
 	return summary, nil
 }
 
@@ -162,7 +164,8 @@ func (s *Summary) matches(who Selector) bool {
 // EndAll drops the sessions that are meant and began before a given time, and
 // returns them. Where it fails, or has no time left, those that it has come by
 // are gone, so that who tries again comes further: nobody escapes by having
-// more sessions than can be ended at once.
+// more sessions than can be ended at once. What is left of sessions that are
+// over goes, too, and is not returned.
 func (k *Stored) EndAll(ctx context.Context, who Selector, began time.Time) ([]Summary, error) {
 	began = began.Truncate(time.Millisecond)
 	return k.each(ctx, who, func(ctx context.Context, s *Summary) (bool, error) {
@@ -170,6 +173,6 @@ func (k *Stored) EndAll(ctx context.Context, who Selector, began time.Time) ([]S
 			return false, nil
 		}
 		err := k.End(ctx, s.Handle)
-		return err == nil, err
+		return err == nil && k.cfg.Now().Before(s.Expires), err
 	})
 }

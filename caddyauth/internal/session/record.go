@@ -42,7 +42,7 @@ type Summary struct {
 	ProviderID string // the provider's name for its session
 	Created    time.Time
 	Seen       time.Time
-	Expires    time.Time // if it is not used again
+	Expires    time.Time // if it is not used again; in the past of what is left of one that is over
 }
 
 // keySize is the size of a session's own key.
@@ -63,8 +63,8 @@ func ownBox(key rp.Secret, handle string) (*sealed.Box, error) {
 	return sealed.NewBox(ring, "record", handle), nil
 }
 
-// sealRecord makes what the store keeps.
-func (k *Stored) sealRecord(s *Session, handle string) ([]byte, error) {
+// sealRecord makes what the store keeps of a session that is over by then.
+func (k *Stored) sealRecord(s *Session, handle string, over time.Time) ([]byte, error) {
 	whole, err := encode(s, true)
 	if err != nil {
 		return nil, err
@@ -82,6 +82,7 @@ func (k *Stored) sealRecord(s *Session, handle string) ([]byte, error) {
 	about.Text(s.ProviderID())
 	about.Time(s.Created)
 	about.Time(s.Seen)
+	about.Time(over)
 	summary, err := k.cfg.Summaries.SealBytes(about.Bytes(), handle)
 	if err != nil {
 		return nil, err
@@ -137,7 +138,7 @@ func (k *Stored) openSummary(value []byte, handle string) (*Summary, error) {
 		return nil, err
 	}
 	r := sealed.NewReader(about)
-	s := &Summary{Handle: handle, Subject: r.Text(), ProviderID: r.Text(), Created: r.Time(), Seen: r.Time()}
+	s := &Summary{Handle: handle, Subject: r.Text(), ProviderID: r.Text(), Created: r.Time(), Seen: r.Time(), Expires: r.Time()}
 	if r.Err() != nil {
 		return nil, errCodec
 	}

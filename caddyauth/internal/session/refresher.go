@@ -42,7 +42,8 @@ type refreshed struct {
 // trouble is what went wrong with one session's refreshes of late.
 type trouble struct {
 	over      bool      // the provider has refused the refresh token…
-	overAt    uint64    // …of this generation
+	overAt    uint64    // …of this generation…
+	overSince time.Time // …at this time
 	failures  int       // in a row
 	odd       int       // of them, those in a row that no trouble of the provider explains
 	tried     uint64    // the generation that failed last
@@ -275,7 +276,7 @@ func (r *Refresher) failed(e *refreshed, s *Session, err error, now time.Time) {
 	}
 	e.notBefore = now.Add(min(firstBackoff<<min(e.failures-1, 10), lastBackoff))
 	if isOver(err) {
-		e.over, e.overAt, e.expires = true, s.Generation, now.Add(overTime)
+		e.over, e.overAt, e.overSince, e.expires = true, s.Generation, now, now.Add(overTime)
 		return
 	}
 	if !errors.Is(err, rp.ErrUnavailable) {
@@ -392,8 +393,6 @@ func (r *Refresher) Latest(key string, s *Session) (latest *Session, known bool)
 // Over reports whether the provider is known to refresh these tokens no more,
 // nor any newer ones of the session.
 func (r *Refresher) Over(key string, s *Session) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.sessions[key]
-	return e != nil && e.over && e.newer(s).Generation <= e.overAt
+	_, over := r.OverSince(key, s)
+	return over
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,6 +153,19 @@ func (r *Revocations) Has(s *Session) bool {
 	if err != nil {
 		return true // it was sealed with keys that are gone
 	}
+	return r.known.revokes(names, s.Created)
+}
+
+// HasAll is Has for what was ended together with others: all sessions of a
+// subject, of a session of the provider's, or of everybody. It leaves out what
+// was ended by itself, as a session is that the provider does not refresh any
+// longer.
+func (r *Revocations) HasAll(s *Session) bool {
+	names, err := r.marksOf(s)
+	if err != nil {
+		return true
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasPrefix(name, markSession+"-") })
 	return r.known.revokes(names, s.Created)
 }
 

@@ -21,9 +21,10 @@ var ErrStore = errors.New("session store unavailable")
 // of its session and the key that opens it, sealed, so that a forged one costs
 // no question to the store.
 type Stored struct {
-	cfg    StoredConfig
-	jar    sealed.Jar
-	opened *cache
+	cfg     StoredConfig
+	jar     sealed.Jar
+	opened  *cache
+	outlive time.Duration
 }
 
 // StoredConfig is what a Stored needs.
@@ -156,9 +157,18 @@ func (k *Stored) fetch(ctx context.Context, known *Session, from load) (*Session
 }
 
 // Current returns what the store has of a session now; the very session that is
-// given where that is still all.
+// given where that is still all. What is left of a session that is over is none.
 func (k *Stored) Current(ctx context.Context, s *Session) (*Session, error) {
-	return k.fetch(ctx, s, k.cached)
+	return k.usable(k.fetch(ctx, s, k.cached))
+}
+
+// usable passes on what fetch returned, if it may still be used: what is left of
+// a session that is over stays in the store for a while.
+func (k *Stored) usable(s *Session, err error) (*Session, error) {
+	if err == nil && !k.cfg.Limits.Alive(s, k.cfg.Now()) {
+		return nil, ErrEnded
+	}
+	return s, err
 }
 
 // Near reports whether the store answers from memory, so that it may be asked
@@ -203,7 +213,7 @@ func (k *Stored) Save(ctx context.Context, h http.Header, cookies []string, s *S
 	}
 	// The ticket stays the same. It is sealed anew, so that no key is needed
 	// longer than it was last used.
-	return k.jar.Write(h, cookies, writeTicket(s), s.Created.Add(k.cfg.Limits.Lifetime).Sub(k.cfg.Now()))
+	return k.jar.Write(h, cookies, writeTicket(s), s.Created.Add(k.cfg.Limits.Lifetime).Sub(k.cfg.Now())+k.outlive)
 }
 
 // create keeps a new session. One callback may come twice, and save its session
@@ -213,7 +223,7 @@ func (k *Stored) create(ctx context.Context, s *Session) error {
 	if !errors.Is(err, store.ErrConflict) {
 		return err
 	}
-	if _, err := k.fetch(ctx, s, k.cfg.Store.Load); err != nil {
+	if _, err := k.usable(k.fetch(ctx, s, k.cfg.Store.Load)); err != nil {
 		return fmt.Errorf("it is ended already: %w", err)
 	}
 	return nil
@@ -221,8 +231,18 @@ func (k *Stored) create(ctx context.Context, s *Session) error {
 
 // write saves one version of a session.
 func (k *Stored) write(ctx context.Context, s *Session, version uint64) error {
+	left := k.cfg.Limits.Left(s, k.cfg.Now())
+	if left <= 0 {
+		return ErrEnded
+	}
+	return k.writeUntil(ctx, s, version, k.cfg.Now().Add(left))
+}
+
+// writeUntil is write for a session, or what is left of one, that is over by
+// then.
+func (k *Stored) writeUntil(ctx context.Context, s *Session, version uint64, over time.Time) error {
 	handle := s.Handle()
-	value, err := k.sealRecord(s, handle)
+	value, err := k.sealRecord(s, handle, over)
 	if err != nil {
 		return err
 	}
@@ -230,12 +250,7 @@ func (k *Stored) write(ctx context.Context, s *Session, version uint64) error {
 	if err != nil {
 		return err
 	}
-	now := k.cfg.Now()
-	left := k.cfg.Limits.Left(s, now)
-	if left <= 0 {
-		return ErrEnded
-	}
-	err = k.cfg.Store.Save(ctx, handle, store.Record{Value: value, Version: version, Expires: now.Add(left), Indexes: indexes})
+	err = k.cfg.Store.Save(ctx, handle, store.Record{Value: value, Version: version, Expires: over.Add(k.outlive), Indexes: indexes})
 	if err != nil && !errors.Is(err, store.ErrConflict) {
 		return storeError("saving", err)
 	}
@@ -308,7 +323,7 @@ func (k *Stored) claim(ctx context.Context, s *Session) (unlock func(), current 
 				return nil, nil, storeError("locking", err)
 			}
 		}
-		current, err = k.fetch(ctx, s, k.cfg.Store.Load)
+		current, err = k.usable(k.fetch(ctx, s, k.cfg.Store.Load))
 		if errors.Is(err, ErrNone) {
 			err = ErrEnded
 		}
@@ -341,8 +356,11 @@ func (k *Stored) claim(ctx context.Context, s *Session) (unlock func(), current 
 // refused ends a session whose refresh token is worthless; unless, against all
 // locks, somebody else has got newer tokens.
 func (k *Stored) refused(ctx context.Context, s *Session, cause error) (*Session, error) {
-	if current, err := k.fetch(ctx, s, k.cfg.Store.Load); err == nil && current.Generation > s.Generation {
+	if current, err := k.usable(k.fetch(ctx, s, k.cfg.Store.Load)); err == nil && current.Generation > s.Generation {
 		return current, nil
+	}
+	if k.outlive > 0 && k.leave(ctx, s) == nil {
+		return nil, cause
 	}
 	if err := k.End(ctx, s.Handle()); err != nil {
 		k.cfg.Trouble("ending a session that the provider does not refresh any longer", err)

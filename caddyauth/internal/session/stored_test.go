@@ -605,7 +605,7 @@ func FuzzRecord(f *testing.F) {
 	memory := &store.Memory{Now: func() time.Time { return begin }}
 	k := newStored(f, memory, hours, func() time.Time { return begin })
 	s := newSession(f, jwt(300))
-	good, err := k.sealRecord(s, s.Handle())
+	good, err := k.sealRecord(s, s.Handle(), time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}
