@@ -40,7 +40,7 @@ const (
 	// replayGrace is for how long after its session's end a form is kept.
 	replayGrace = 10 * time.Minute
 
-	minReplayPosts, maxReplayPosts = 1 << 10, 16 << 20
+	minReplayPosts, maxReplayPosts = 1000, 16 << 20
 )
 
 func (c *ReplayConfig) validate(unauthorized string) error {
@@ -48,7 +48,7 @@ func (c *ReplayConfig) validate(unauthorized string) error {
 	case c.ReplayPosts == 0:
 		return nil
 	case c.ReplayPosts < minReplayPosts || c.ReplayPosts > maxReplayPosts:
-		return misconfigured("replay_posts", "%d bytes are not between 1KiB and 16MiB: write a size such as 1MiB", c.ReplayPosts)
+		return misconfigured("replay_posts", "%d bytes are not between 1kB and 16MiB: write a size such as 1MiB", c.ReplayPosts)
 	case unauthorized == "401" || unauthorized == "pass":
 		return misconfigured("replay_posts", "would keep nothing, for unauthorized %s sends nobody to the login: leave one of them out", unauthorized)
 	default:
@@ -71,7 +71,7 @@ func parseReplayPosts(p *parser) error {
 	}
 	size, err := humanize.ParseBytes(p.Val())
 	if err != nil || size == 0 || size > maxReplayPosts {
-		return p.Errf("replay_posts: %q is no size between 1KiB and 16MiB: write it as 64KiB or 1MB", p.Val())
+		return p.Errf("replay_posts: %q is no size between 1kB and 16MiB: write it as 64KiB or 1MB", p.Val())
 	}
 	p.handler.ReplayPosts = int64(size)
 	return nil
