@@ -51,7 +51,7 @@ func (k *Stored) keep(ctx context.Context, s *Session, tries int) (*Session, err
 				return current, nil
 			case err == nil && conflicts < maxConflicts: // it slid meanwhile: that was no try
 				slid := *s
-				slid.Seen = current.Seen
+				slid.Seen, slid.loaded = current.Seen, &loaded{record: current.record()}
 				s, record = &slid, current.record()
 				conflicts++
 				try--

@@ -231,11 +231,27 @@ func (k *Stored) create(ctx context.Context, s *Session) error {
 
 // write saves one version of a session.
 func (k *Stored) write(ctx context.Context, s *Session, version uint64) error {
-	left := k.cfg.Limits.Left(s, k.cfg.Now())
-	if left <= 0 {
+	now := k.cfg.Now()
+	left := k.cfg.Limits.Left(s, now)
+	switch {
+	case left <= 0:
 		return ErrEnded
+	case k.overInStore(s, now):
+		return store.ErrConflict // as if it were gone
 	}
-	return k.writeUntil(ctx, s, version, k.cfg.Now().Add(left))
+	return k.writeUntil(ctx, s, version, now.Add(left))
+}
+
+// overInStore reports whether what the store has of a session is over by now: it
+// may still be there, and would take a version that brings it back.
+func (k *Stored) overInStore(s *Session, now time.Time) bool {
+	record := s.record()
+	if record == nil {
+		return false
+	}
+	kept := *s
+	kept.Seen = record.seen
+	return !k.cfg.Limits.Alive(&kept, now)
 }
 
 // writeUntil is write for a session, or what is left of one, that is over by
