@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -23,8 +25,11 @@ type upstream struct {
 func newUpstream(t *testing.T) *upstream {
 	u := &upstream{}
 	u.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got := r.Clone(context.Background())
+		got.Body = io.NopCloser(bytes.NewReader(body))
 		u.mu.Lock()
-		u.seen = append(u.seen, r.Clone(context.Background()))
+		u.seen = append(u.seen, got)
 		u.mu.Unlock()
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprintf(w, `<!DOCTYPE html><title>upstream</title><main id="upstream">%s %s</main>`, r.Method, strings.ReplaceAll(r.RequestURI, "<", "&lt;"))
