@@ -125,7 +125,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
-	h.ReplayConfig.apply(h.party)
+	h.outliveSessions(h.party)
 	return nil
 }
 

@@ -56,9 +56,9 @@ func (c *ReplayConfig) validate(unauthorized string) error {
 	}
 }
 
-// apply has what is left of the provider's sessions stay on for long enough to
+// outliveSessions has what is left of the provider's sessions stay on for long enough to
 // tell that one has just ended.
-func (c *ReplayConfig) apply(p *relyingParty) {
+func (c *ReplayConfig) outliveSessions(p *relyingParty) {
 	if c.ReplayPosts > 0 {
 		p.sessions.https.Outlive(replayGrace)
 		p.sessions.http.Outlive(replayGrace)

@@ -49,7 +49,7 @@ func replaying(t testing.TB, s store.Store) *Handler {
 	}
 	h := newReplica(t, `{"lifetime":7200000000000,"idle":3600000000000}`, in)
 	h.ReplayPosts = 10_000
-	h.ReplayConfig.apply(h.party)
+	h.outliveSessions(h.party)
 	return h
 }
 
