@@ -31,7 +31,7 @@ func TestDecideToKeep(t *testing.T) {
 				if got := decide(f); (got == keep) != want {
 					t.Errorf("%q, bypassed %v, kind %v: got %v", unauthorized, bypassed, kind, got)
 				}
-				if f.session = f.ended; decide(f) != forward {
+				if f.session, f.admitted = f.ended, true; decide(f) != forward {
 					t.Error("with a session it is not forwarded")
 				}
 			}
