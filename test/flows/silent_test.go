@@ -249,26 +249,49 @@ func TestSilentLoginDoesNotSwapUsers(t *testing.T) {
 }
 
 // The session that a login in a frame began under may not be seen by its
-// callback: then it counts all the same.
-func TestSilentLoginDoesNotSwapUsersUnseen(t *testing.T) {
-	w := newWorld(t)
-	w.op.Change(func(cfg *provider.Config) { cfg.Users["bob"] = map[string]any{} })
-	w.caddy(basic)
-	b, _ := w.loggedIn()
-	toProvider := b.do(http.MethodGet, w.site+"/oauth2/login?prompt=none&return_to=/x", inFrame, "").location(t)
-	w.op.Change(func(cfg *provider.Config) { cfg.Login = "bob" })
-	callback := b.visit(toProvider).location(t)
-	name, value := b.sessionCookie(w)
-	site, err := url.Parse(w.site)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.jar.SetCookies(site, []*http.Cookie{{Name: name, MaxAge: -1}})
-	if a := b.do(http.MethodGet, callback, frameBack, ""); !a.came(w, "/x") || len(a.sessionLines()) != 0 {
-		t.Errorf("got status %d, and the cookies %q", a.StatusCode, a.Header["Set-Cookie"])
-	}
-	if a := w.present(name + "=" + value); a.StatusCode != http.StatusOK {
-		t.Errorf("the session before: got status %d", a.StatusCode)
+// callback, and another may have begun meanwhile: both count.
+func TestSilentLoginDoesNotSwapUsersMeanwhile(t *testing.T) {
+	for name, tc := range map[string]struct {
+		first, now string // who is logged in when it begins, and when it ends; empty: nobody, or it is not seen
+		atProvider string
+		used       bool
+	}{
+		"unseen, another user":     {"alice", "", "bob", false},
+		"unseen, the same user":    {"alice", "", "alice", true},
+		"another user meanwhile":   {"", "alice", "bob", false},
+		"the same user meanwhile":  {"", "alice", "alice", true},
+		"another user came, and I": {"bob", "alice", "bob", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.op.Change(func(cfg *provider.Config) { cfg.Users["bob"] = map[string]any{} })
+			as := func(user string) { w.op.Change(func(cfg *provider.Config) { cfg.Login = user }) }
+			w.caddy(basic)
+			b := w.browser()
+			seen := func(user string) {
+				for name := range b.cookies(w.site) {
+					if !strings.Contains(name, ".l") {
+						site, err := url.Parse(w.site)
+						if err != nil {
+							t.Fatal(err)
+						}
+						b.jar.SetCookies(site, []*http.Cookie{{Name: name, MaxAge: -1}})
+					}
+				}
+				if user != "" {
+					as(user)
+					b.login(w, "/")
+				}
+			}
+			seen(tc.first)
+			toProvider := b.do(http.MethodGet, w.site+"/oauth2/login?prompt=none&return_to=/x", inFrame, "").location(t)
+			as(tc.atProvider)
+			callback := b.visit(toProvider).location(t)
+			seen(tc.now)
+			if a := b.do(http.MethodGet, callback, frameBack, ""); !a.came(w, "/x") || len(a.sessionLines()) > 0 != tc.used {
+				t.Errorf("got status %d, and the cookies %q", a.StatusCode, a.Header["Set-Cookie"])
+			}
+		})
 	}
 }
 

@@ -93,6 +93,33 @@ func TestSessionEndpointTellsOfTheNewToken(t *testing.T) {
 	})
 }
 
+// A82: a logout that comes while the endpoint waits for a refresh counts: nobody
+// is told of a session that is over, nor given it back.
+func TestA82SessionEndpointEndedMeanwhile(t *testing.T) {
+	inEveryStore(t, func(w *world) {
+		t := w.t
+		w.caddy(basic)
+		b := w.browser()
+		w.dueSoon(b)
+		held, release := make(chan struct{}), make(chan struct{})
+		w.op.Misbehave(provider.Faults{Answer: answering(func(http.ResponseWriter, *http.Request) bool {
+			close(held)
+			<-release
+			return false
+		})})
+		answers := make(chan answer)
+		go func() { answers <- b.fetch(w.site + "/oauth2/session") }()
+		<-held
+		if a := w.sends(w.op.LogoutToken("public", "", w.op.Logins()[0].SessionID, provider.LogoutFault{})); a.Status != http.StatusOK {
+			t.Errorf("the logout token: got status %d", a.Status)
+		}
+		close(release)
+		if a := <-answers; !strings.HasPrefix(a.body, `{"active":false,`) || len(a.sessionLines()) != 0 {
+			t.Errorf("got %s, and the cookies %q", a.body, a.Header["Set-Cookie"])
+		}
+	})
+}
+
 // A96, A119: when it cannot be told, the answer is 503, in JSON for whatever the
 // site has error routes, and the cookie stays: a page must not take that for
 // "nobody is logged in".
