@@ -27,6 +27,7 @@
 //	relyingparty.go runtime.go calls.go    a provider's configuration at work, and what outlives it
 //	origin.go cookies.go endpoints.go      where we are: origins, names, paths
 //	navigation.go returnto.go bypass.go    decisions about a request, pure
+//	admission.go crosssite.go              who may pass with a session, and from where
 //	ask.go                                 what a route wants of a login
 //	login.go loginstate.go callback.go formpost.go flights.go logout.go   the flow
 //	silent.go                              a login that must not show anything, as in a frame

@@ -26,7 +26,14 @@ func TestDocumentsAdapt(t *testing.T) {
 	t.Setenv("OIDC_CLIENT_ID", "abc")
 	t.Setenv("OIDC_AUDIENCE", "https://api.example.com")
 	t.Setenv("PUBLIC_URL", "https://app.example.com")
-	for _, name := range []string{"README.md", "xcaddy.md", "SECURITY.md", "docs/recipes.md", "docs/conformance.md", "docs/providers.md", "docs/sessions.md", "docs/single-page-apps.md"} {
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range documents {
+		documents[i] = "docs/" + filepath.Base(path)
+	}
+	for _, name := range append(documents, "README.md", "xcaddy.md", "SECURITY.md") {
 		for _, match := range block.FindAllStringSubmatch(read(name), -1) {
 			examples[name] = append(examples[name], match[1])
 		}

@@ -20,7 +20,7 @@ func claimed(claims map[string]any) provider.Config {
 // lets in who has it, and nobody else: a rule must never be off without a word.
 func TestA113A115M92M93R32IDPS15IDPS38EachRequirementDenies(t *testing.T) {
 	w := newWorldWith(t, claimed(map[string]any{
-		"groups": []string{"staff", "writers"}, "csv": "a,admin", "department": "sales", "level": 3, "insider": true, "flag": "true", "none": nil, "empty": "",
+		"groups": []string{"staff", "writers"}, "csv": "a,admin", "department": "sales", "level": 3, "insider": true, "scope": "openid read:orders", "flag": "true", "none": nil, "empty": "",
 		"email": "Alice@Example.com", "email_verified": true, "https://example.com/roles": []string{"reader"},
 		"realm_access":                      map[string]any{"roles": []string{"editor"}},
 		"urn:zitadel:iam:org:project:roles": map[string]any{"admin": map[string]any{"1234": "acme.example.com"}},
@@ -72,6 +72,13 @@ func TestA113A115M92M93R32IDPS15IDPS38EachRequirementDenies(t *testing.T) {
 		{"require `{http.vars.kind} == 'bad'`", false},
 		{"require `path_regexp('first', '^/(..)$') && {http.regexp.first.1} == 'in'`", true},
 		{"require `header({'Authorization': '*'})`", false}, // what the client says of itself is gone by then
+		// as docs/policy.md has them
+		{"require `\"read:orders\" in {http.auth.user.scope}.split(\" \")`", true},
+		{"require `\"read\" in {http.auth.user.scope}.split(\" \")`", false},
+		{"require `method('GET') || \"editor\" in {http.auth.user.realm_access.roles}`", true},
+		{"require `client_ip('10.0.0.0/8') || {http.auth.user.acr} == \"mfa\"`", false},
+		{"require `client_ip('127.0.0.0/8') || {http.auth.user.acr} == \"mfa\"`", true},
+		{"require `{http.request.method} in [\"GET\", \"POST\"] || \"admin\" in {http.auth.user.groups}`", true},
 		{"require groups staff\nrequire `false`", false},
 		{"require groups admin\nrequire `true`", false},
 	} {

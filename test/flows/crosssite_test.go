@@ -227,8 +227,13 @@ func TestA28A29EarlyDataAndSpoofedAddresses(t *testing.T) {
 	callback := w.browser().callback(w, "/")
 	before, tokens, cookies := w.upstream.count(), len(w.op.Requests("token")), b.cookieHeader(w)
 	for _, tc := range [][2]string{
-		{"POST", "/order"}, {"DELETE", "/order"}, {"GET", "/oauth2/logout"}, {"POST", "/oauth2/logout"}, {"POST", "/oauth2/backchannel-logout"},
-		{"GET", "/oauth2/frontchannel-logout"}, {"GET", strings.TrimPrefix(callback, w.site)},
+		{"POST", "/order"},
+		{"DELETE", "/order"},
+		{"GET", "/oauth2/logout"},
+		{"POST", "/oauth2/logout"},
+		{"POST", "/oauth2/backchannel-logout"},
+		{"GET", "/oauth2/frontchannel-logout"},
+		{"GET", strings.TrimPrefix(callback, w.site)},
 	} {
 		if a := b.do(tc[0], w.site+tc[1], with(fetched, "Early-Data", "1"), ""); a.StatusCode != http.StatusTooEarly || a.Header["Set-Cookie"] != nil {
 			t.Errorf("%s %.40s: got status %d and %v", tc[0], tc[1], a.StatusCode, a.Header)
@@ -242,8 +247,14 @@ func TestA28A29EarlyDataAndSpoofedAddresses(t *testing.T) {
 	}
 	before = w.upstream.count()
 	for _, header := range []http.Header{
-		{"X-Forwarded-For": {"127.0.0.1"}}, {"X-Real-Ip": {"127.0.0.1"}}, {"X-Original-Url": {"/healthz"}}, {"X-Rewrite-Url": {"/healthz"}}, {"Forwarded": {"for=127.0.0.1"}},
-		{"User-Agent": {"kube-probe/1.30"}}, {"User-Agent": {"GoogleHC/1.0"}}, {"X-Http-Method-Override": {"OPTIONS"}},
+		{"X-Forwarded-For": {"127.0.0.1"}},
+		{"X-Real-Ip": {"127.0.0.1"}},
+		{"X-Original-Url": {"/healthz"}},
+		{"X-Rewrite-Url": {"/healthz"}},
+		{"Forwarded": {"for=127.0.0.1"}},
+		{"User-Agent": {"kube-probe/1.30"}},
+		{"User-Agent": {"GoogleHC/1.0"}},
+		{"X-Http-Method-Override": {"OPTIONS"}},
 	} {
 		for _, path := range []string{"/", "/healthz", "/ping"} {
 			if a := (&browser{t: t, jar: w.noCookies()}).do("GET", w.site+path, header, ""); a.StatusCode != http.StatusUnauthorized {
