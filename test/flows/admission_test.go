@@ -358,3 +358,46 @@ func TestG17RefreshTakesAGroupAway(t *testing.T) {
 		})
 	}
 }
+
+// A session that was refreshed for a request that it may not make is not lost
+// with it: the tokens before are spent, so the refusal brings the new ones.
+func TestRefusalsBringRefreshedTokens(t *testing.T) {
+	for name, tc := range map[string]struct {
+		path   string
+		header http.Header
+		status int
+	}{
+		"not admitted":                {"/x", fetched, http.StatusForbidden},
+		"not admitted, on a bypass":   {"/public/x", fetched, http.StatusOK},
+		"a foreign page":              {"/x", with(fetched, "Sec-Fetch-Site", "same-site"), http.StatusForbidden},
+		"a foreign page, on a bypass": {"/public/x", with(fetched, "Sec-Fetch-Site", "same-site"), http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.caddy("pkce_auth $OP public {\nbypass /public/*\nrequire groups admin\n}\nreverse_proxy $UPSTREAM")
+			b := w.browser()
+			faults := provider.Faults{TokenResponse: shortLived}
+			if !strings.HasPrefix(name, "a foreign") {
+				faults.RefreshedIDToken = func(claims map[string]any) { claims["groups"] = []string{"staff"} }
+			}
+			w.op.Misbehave(faults)
+			b.login(w, "/")
+			outliveShortLived()
+			var a answer
+			w.eventually("the new tokens are there", func() bool { // who needs none does not wait for them
+				a = b.do("DELETE", w.site+tc.path, tc.header, "")
+				return len(a.Header["Set-Cookie"]) > 0
+			})
+			if a.StatusCode != tc.status || a.Header.Get("Cache-Control") != "private, no-store" {
+				t.Errorf("got status %d and %v", a.StatusCode, a.Header)
+			}
+			if r := w.upstream.last(t); r.URL.Path == tc.path && len(identity(r)) != 0 {
+				t.Errorf("the upstream got %v", identity(r))
+			}
+			b.fetch(w.site + "/x")
+			if n := len(w.refreshes()); n != 1 {
+				t.Errorf("%d refreshes", n)
+			}
+		})
+	}
+}
