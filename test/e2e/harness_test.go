@@ -158,8 +158,8 @@ type world struct {
 }
 
 // newWorld starts a provider and a Caddy whose site has the given directives.
-// $ISSUER and $UPSTREAM stand for the addresses of both. The provider's
-// environment is added to.
+// $ISSUER and $UPSTREAM stand for the addresses of both. Global options come
+// before a line "---". The provider's environment is added to.
 func newWorld(t *testing.T, address, directives string, env ...string) *world {
 	t.Helper()
 	w := &world{t: t, upstream: newUpstream(t)}
@@ -223,6 +223,10 @@ func (w *world) ready() {
 func (w *world) startCaddy(address, directives string) {
 	w.t.Helper()
 	dir := w.t.TempDir()
+	global := ""
+	if before, after, ok := strings.Cut(directives, "\n---\n"); ok {
+		global, directives = before, after
+	}
 	text := fmt.Sprintf(`{
 	admin off
 	persist_config off
@@ -233,6 +237,7 @@ func (w *world) startCaddy(address, directives string) {
 		level DEBUG
 		format json
 	}
+	%s
 }
 
 %s {
@@ -240,7 +245,7 @@ func (w *world) startCaddy(address, directives string) {
 	log
 	%s
 }
-`, filepath.Join(dir, "storage"), address, directives)
+`, filepath.Join(dir, "storage"), global, address, directives)
 	text = strings.NewReplacer("$ISSUER", w.issuer, "$UPSTREAM", strings.TrimPrefix(w.upstream.server.URL, "http://")).Replace(text)
 	caddyfile := filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(caddyfile, []byte(text), 0o600); err != nil {
