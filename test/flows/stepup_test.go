@@ -509,3 +509,62 @@ func TestR56DiscardedAnswers(t *testing.T) {
 		})
 	}
 }
+
+// R56: an upgrade that the upstream refuses, whatever it says, is none of our
+// business; nor is what comes before the answer that counts.
+func TestR56UpgradesAndHintsPass(t *testing.T) {
+	w := newWorld(t)
+	w.caddy(basic)
+	b := w.browser()
+	b.login(w, "/")
+	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			rw.Header().Set("Link", "</style.css>; rel=preload")
+			rw.WriteHeader(http.StatusEarlyHints)
+		}
+		rw.Header().Set("WWW-Authenticate", insufficient)
+		rw.WriteHeader(http.StatusUnauthorized)
+		_, _ = fmt.Fprint(rw, "their 401")
+	})
+	a := w.raw(b, "GET /api HTTP/1.1\nHost: $HOST\nAccept: text/html\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: document\nConnection: Upgrade\nUpgrade: websocket\n"+
+		"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
+	if a.StatusCode != http.StatusUnauthorized || a.Header.Get("WWW-Authenticate") != insufficient || a.body != "their 401" {
+		t.Errorf("got status %d, %q, %q", a.StatusCode, a.Header["Www-Authenticate"], a.body)
+	}
+	if a := b.visit(w.site + "/api"); a.StatusCode != http.StatusFound {
+		t.Errorf("a navigation, behind hints: got status %d", a.StatusCode)
+	}
+	if len(w.asked()) != 1 {
+		t.Errorf("%d authorization requests", len(w.asked()))
+	}
+}
+
+// R56: over HTTP/2, where an answer that is cut off looks otherwise, and the
+// connection goes on.
+func TestR56StepUpOverHTTP2(t *testing.T) {
+	w := newWorld(t)
+	w.h2()
+	w.caddyTLS(basic)
+	b := w.browser()
+	b.login(w, "/")
+	var satisfied atomic.Bool
+	w.upstream.answers(func(rw http.ResponseWriter, r *http.Request) {
+		if satisfied.Load() {
+			_, _ = fmt.Fprintf(rw, "upstream %s", r.RequestURI)
+			return
+		}
+		rw.Header().Set("WWW-Authenticate", insufficient)
+		rw.Header().Set("Trailer", "X-Late")
+		rw.WriteHeader(http.StatusUnauthorized)
+		_, _ = rw.Write(make([]byte, 3<<20))
+		rw.Header().Set("X-Late", "1")
+	})
+	a := b.visit(w.site + "/api")
+	if a.StatusCode != http.StatusFound || a.ProtoMajor != 2 || a.body != "" || len(a.Trailer) != 0 {
+		t.Fatalf("got status %d over %s, %d bytes, %v", a.StatusCode, a.Proto, len(a.body), a.Trailer)
+	}
+	satisfied.Store(true)
+	if a := b.follow(a); a.body != "upstream /api" || len(w.asked()) != 2 {
+		t.Errorf("got status %d and %q", a.StatusCode, a.body)
+	}
+}
