@@ -229,7 +229,10 @@ func (p *parser) finish(directive caddyfile.Token) (declared, error) {
 	if err != nil {
 		return declared{}, p.locate(err, directive)
 	}
-	return d, p.collisions(d, directive)
+	if err := p.collisions(d, directive); err != nil {
+		return declared{}, err
+	}
+	return d, p.oneVerify(d, directive)
 }
 
 // declared is a provider as the Caddyfile knows it.
@@ -271,12 +274,16 @@ func (p *parser) declared() (declared, error) {
 // is there for the sorting: Caddy sorts the routes of a directive by the
 // length of their one path, and a route without any would get in the way.
 func (p *parser) endpointRoute(d declared) []httpcaddyfile.ConfigValue {
-	_, _, paths := d.cfg.endpointPaths(d.name)
+	prefix, _, paths := d.cfg.endpointPaths(d.name)
+	handler := &Handler{Provider: p.handler.Provider, Inline: p.handler.Inline, EndpointsOnly: true}
+	if p.handler.Verify {
+		handler, paths = p.handler.verifyOnly(), append(paths, prefix+pathVerify)
+	}
 	paths = append(paths, "") // targets without a path, which the handler refuses
 	return p.helper.NewRoute(caddy.ModuleMap{
 		"path": p.helper.JSON(caddyhttp.MatchPath{"*"}),
 		"vars": p.helper.JSON(caddyhttp.VarsMatcher{"{http.request.orig_uri.path}": paths}),
-	}, &Handler{Provider: p.handler.Provider, Inline: p.handler.Inline, EndpointsOnly: true})
+	}, handler)
 }
 
 // locate adds file and line to an error: those of the option that it is

@@ -23,6 +23,8 @@ type endpoint struct {
 type endpoints struct {
 	prefix   string
 	callback string
+	verify   string // of handlers that have it on
+	verifies bool   // whether any has; else it is the application's
 	byPath   map[string]endpoint
 }
 
@@ -65,7 +67,7 @@ func (p *Provider) endpointPaths(name string) (prefix, callback string, all []st
 func newEndpoints(p *Provider, name string) endpoints {
 	prefix, callback, _ := p.endpointPaths(name)
 	get := []string{http.MethodGet}
-	e := endpoints{prefix: prefix, callback: callback, byPath: map[string]endpoint{
+	e := endpoints{prefix: prefix, callback: callback, verify: prefix + pathVerify, byPath: map[string]endpoint{
 		callback:               {methods: get, serve: serveCallback, secret: true, once: true},
 		prefix + pathLogin:     {methods: get, serve: (*relyingParty).serveLogin},
 		prefix + pathLogout:    {methods: []string{http.MethodGet, http.MethodPost}, serve: (*relyingParty).serveLogout, once: true},
@@ -96,10 +98,14 @@ func (e *endpoints) find(u *url.URL) (endpoint, bool) {
 	return found, ok
 }
 
+// isVerify reports whether a request is for the endpoint that a proxy in front
+// asks.
+func (e *endpoints) isVerify(u *url.URL) bool { return u.Path == e.verify && u.RawPath == "" }
+
 // has reports whether a path is an endpoint's.
 func (e *endpoints) has(path string) bool {
 	_, ok := e.byPath[path]
-	return ok
+	return ok || e.verifies && path == e.verify
 }
 
 // serveEndpoint answers a request for one of our endpoints.

@@ -43,6 +43,7 @@ const (
 	reasonLogoutToken        reason = "logout_token"        // something was sent to the back channel that is no good logout token
 	reasonLogoutFailed       reason = "logout_failed"       // the provider wants to end sessions, and that cannot be done now
 	reasonToken              reason = "invalid_token"       // a client brought an access token that is no good
+	reasonUntrusted          reason = "untrusted_proxy"     // what may only be asked by a proxy in front was asked by somebody else
 	reasonForeignIssuer      reason = "foreign_issuer"      // a login for another provider
 	reasonNothing            reason = "nothing_to_say"      // the error page without an error
 	reasonForbidden          reason = "forbidden"           // a session that does not suffice here
@@ -81,6 +82,7 @@ var reasonLevels = map[reason]zapcore.Level{
 	reasonCrossSite:          zapcore.InfoLevel,
 	reasonTooEarly:           zapcore.DebugLevel,
 	reasonMisdirected:        zapcore.WarnLevel,
+	reasonUntrusted:          zapcore.WarnLevel,
 	reasonUnavailable:        zapcore.WarnLevel,
 	reasonRefused:            zapcore.WarnLevel,
 	reasonInvalid:            zapcore.ErrorLevel,
@@ -93,6 +95,7 @@ var reasonLevels = map[reason]zapcore.Level{
 // hints tell an operator what to do, where that can be said.
 var hints = map[reason]string{
 	reasonMisdirected:   "if this is the site's own address, set public_url, or name the proxy in front in trusted_proxies",
+	reasonUntrusted:     "if it is the proxy in front that asks, name its address in trusted_proxies, in the global option servers",
 	reasonUnavailable:   "check that Caddy can reach the issuer; it is asked again by itself",
 	reasonMisconfigured: "compare issuer, client_id, client_secret, client_auth, scopes and audience with the provider's settings",
 	reasonInsufficient:  "the provider was asked twice, and its ID token does not say what max_age or acr_values want: look whether it can",
@@ -123,6 +126,7 @@ var statuses = map[reason]int{
 	reasonMalformed:          http.StatusBadRequest,
 	reasonForeignIssuer:      http.StatusBadRequest,
 	reasonToken:              http.StatusUnauthorized,
+	reasonUntrusted:          http.StatusForbidden,
 	reasonLogoutToken:        http.StatusBadRequest,
 	reasonLogoutFailed:       http.StatusServiceUnavailable,
 	reasonNothing:            http.StatusBadRequest,

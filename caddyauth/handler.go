@@ -49,6 +49,7 @@ type Handler struct {
 
 	BypassConfig
 	BearerConfig
+	VerifyConfig
 
 	AdmissionConfig
 
@@ -80,6 +81,9 @@ type route struct {
 	wanted    *rp.Ask            // of a login; nil: nothing
 	bearer    *rp.ResourceServer // what access tokens that clients bring are held to; nil: none is accepted
 	logger    *zap.Logger
+
+	verifier  *Handler // by whom a proxy in front is answered; nil: by nobody
+	verifying bool     // whether this is one
 }
 
 // CaddyModule returns the Caddy module information.
@@ -126,6 +130,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
 	h.outliveSessions(h.party)
+	h.verifier = h.newVerifier()
+	h.verifier = h.newVerifier()
 	return nil
 }
 
@@ -154,7 +160,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	original := originalURL(r)
 	opaque := original.Opaque != "" // "GET x:http://host/path": no matcher sees the path, the upstream does
 	e, isEndpoint := h.party.site.endpoints.find(original)
-	if h.EndpointsOnly && !isEndpoint && !opaque {
+	switch {
+	case h.verifier != nil && !opaque && h.party.site.endpoints.isVerify(original):
+		return h.verifier.serveVerify(w, r)
+	case h.EndpointsOnly && !isEndpoint && !opaque:
 		return next.ServeHTTP(w, r)
 	}
 	a := h.enter(r)
@@ -201,6 +210,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 		}
 		return h.forward(w, r, a, next)
 	case login, keep:
+		if h.verifying { // where to log in, the proxy in front is told
+			return h.refuse(w, r, a, f)
+		}
 		h.keepSession(w, r, a, f)
 		if f := h.party.startLogin(w, r, loginStart{ask: a.ask(), returnTo: h.party.returnAfter(d)}); f != nil {
 			return h.party.fail(w, r, *f)
@@ -212,12 +224,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 	case rejectToken:
 		return h.refuseBearer(w, r, f.why)
 	default:
-		a.result = resultDenied
-		if f.short != nil {
-			h.keepSession(w, r, a, f)
-			return h.party.challenge(w, r, a.ask())
-		}
-		return h.party.refuse(w, r)
+		return h.refuse(w, r, a, f)
 	}
 }
 

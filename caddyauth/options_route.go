@@ -16,6 +16,7 @@ func routeOptions() map[string]option {
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 
 		"replay_posts":        {of: ofRoute, usage: "<size>", parse: parseReplayPosts},
+		"verify":              {of: ofRoute, usage: "on|off", parse: parseVerify},
 		"accept_bearer":       {of: ofRoute, usage: "<audience>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.handler.AcceptBearer })},
 		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
 	}

@@ -86,6 +86,7 @@ var texts = map[reason]text{
 		"Please tell whoever runs this site."},
 	reasonSessionUnavailable: {"Your session cannot be checked right now", "Please try again in a moment. You stay logged in."},
 	reasonToken:              {"Not logged in", "The access token that came with the request cannot be used here."},
+	reasonUntrusted:          {"Nothing to see here", "This address is there for other programs of this site."},
 	reasonForeignIssuer:      {"Wrong login service", "The link that led you here belongs to another service than the one this site uses."},
 	reasonForbidden:          {"Access denied", "You are logged in, but your account may not see this. If it should, tell whoever runs this site."},
 	reasonCrossSite:          {"Not from here", "Another site asked for this in your name, and that is not allowed. Nothing was changed."},
@@ -97,7 +98,7 @@ var texts = map[reason]text{
 // final are the reasons that trying again does not help against.
 var final = map[reason]bool{
 	reasonMisdirected: true, reasonMisconfigured: true, reasonTooLarge: true, reasonForeignIssuer: true,
-	reasonNothing: true, reasonMethod: true, reasonForbidden: true, reasonCrossSite: true, reasonTooEarly: true,
+	reasonNothing: true, reasonMethod: true, reasonForbidden: true, reasonCrossSite: true, reasonTooEarly: true, reasonUntrusted: true,
 }
 
 func (p *relyingParty) errorPage(f failure) page {
