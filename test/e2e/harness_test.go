@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 		}
 		for _, tool := range []string{
 			chromiumPath(), "node", "oidc-provider/node_modules/oidc-provider/package.json", dexBinary, "glewlwyd", "sqlite3",
+			nginxBinary,
 		} {
 			_, err := exec.LookPath(tool)
 			if _, statErr := os.Stat(tool); err != nil && statErr != nil {
