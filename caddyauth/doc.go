@@ -5,7 +5,7 @@
 // # The life of a request
 //
 //	request
-//	 │ endpoint?   endpoints.go   callback, login, session, the logouts, signed-out, error: they end here
+//	 │ endpoint?   endpoints.go   callback, login, session, the logouts and so on: they end here
 //	 │ scrub       scrub.go       what the client says about its identity goes
 //	 │ bypass?     bypass.go      paths and matchers that need no session
 //	 │ session     sessions.go, internal/session: whose it is, and an access token that is good
@@ -33,6 +33,7 @@
 //	silent.go                              a login that must not show anything, as in a frame
 //	sessions.go                            a session's life between login and logout
 //	sessioninfo.go                         what pages of this site may know of it
+//	bearer.go verify.go                    who has no browser: API clients, and a proxy in front that asks
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
 //	replay.go replayread.go replaykept.go replaypage.go       a form that survives a login

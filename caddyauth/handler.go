@@ -21,7 +21,8 @@ func init() { caddy.RegisterModule(Handler{}) }
 // gets 401.
 //
 // It also answers the provider's endpoints: the callback, `login`, `logout`,
-// `session`, `signed-out`, `error` and `replay`, below the provider's prefix.
+// `session`, `signed-out`, `error` and `replay`, below the provider's prefix, and
+// `verify` where that is on.
 //
 // Placeholder | Description
 // ------------|---------------
