@@ -38,9 +38,9 @@ func (c *BearerConfig) validate() error {
 	return nil
 }
 
-// validateFor says what is wrong at this provider, as far as it can be told
+// validateAudiences says what is wrong at this provider, as far as it can be told
 // before placeholders have values.
-func (c *BearerConfig) validateFor(p *Provider) error {
+func (c *BearerConfig) validateAudiences(p *Provider) error {
 	if slices.Contains(c.AcceptBearer, p.ClientID) {
 		return audienceOfIDTokens(p.ClientID)
 	}

@@ -18,12 +18,12 @@ func TestR57A16DecideAboutBroughtTokens(t *testing.T) {
 			for _, good := range []bool{true, false} {
 				for _, bypassed := range []bool{true, false} {
 					f := facts{unauthorized: unauthorized, bypassed: bypassed, kind: kind, brought: true}
-					want := challenge
+					want := rejectToken
 					if bypassed {
 						want = forwardBypassed
 					}
 					if good {
-						f.session, want = new(session.Session), forward
+						f.session, f.admitted, want = new(session.Session), true, forward
 					}
 					if got := decide(f); got != want {
 						t.Errorf("%q, good %v, bypassed %v, kind %v: got %v, want %v", unauthorized, good, bypassed, kind, got, want)

@@ -224,7 +224,7 @@ func (p *parser) finish(directive caddyfile.Token) (declared, error) {
 	}
 	d, err := p.declared()
 	if err == nil {
-		err = errors.Join(h.checkOpenID(d.cfg.Authorization.asksOpenID()), h.BearerConfig.validateFor(d.cfg))
+		err = errors.Join(h.checkOpenID(d.cfg.Authorization.asksOpenID()), h.validateAudiences(d.cfg))
 	}
 	if err != nil {
 		return declared{}, p.locate(err, directive)

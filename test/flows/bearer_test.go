@@ -312,7 +312,7 @@ func TestR57StreamsEndWithTheirToken(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-		token := w.accessToken(nil, map[string]any{"exp": time.Now().Add(3*time.Second).Unix()}) // good for three to four seconds more
+		token := w.accessToken(nil, map[string]any{"exp": time.Now().Add(3 * time.Second).Unix()}) // good for three to four seconds more
 		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n%s\r\n", path, strings.TrimPrefix(w.site, "http://"), token, more)
 		return bufio.NewReader(conn)
 	}

@@ -37,7 +37,7 @@ func freePort(t testing.TB) string {
 func newInFront(t testing.TB, options ...string) *inFront {
 	t.Helper()
 	w := newWorldWith(t, provider.Config{Users: map[string]map[string]any{"alice": {}}}) // who has no email
-	w.exempt = `"logger":"http.handlers.reverse_proxy"` // of the Caddy in front, which says at debug level which URLs it passes on
+	w.exempt = `"logger":"http.handlers.reverse_proxy"`                                  // of the Caddy in front, which says at debug level which URLs it passes on
 	page, err := os.ReadFile("../../docs/behind-another-proxy.md")
 	if err != nil {
 		t.Fatal(err)
