@@ -437,3 +437,20 @@ func FuzzReplayForm(f *testing.F) {
 		}
 	})
 }
+
+// A body that says it is too long is not read at all: a browser that waits for
+// "100 Continue" does not send it.
+func TestA104TooLongFormsAreNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := replaying(t, nil)
+		_, cookies := finish(t, h.party, nil, madeSession(time.Now()))
+		time.Sleep(time.Hour)
+		for length, want := range map[int64]bool{h.ReplayPosts: true, h.ReplayPosts + 1: false} {
+			r := formRequest(cookies, iotest.ErrReader(errDown))
+			r.ContentLength = length
+			if ended := h.endedBefore(r, h.enter(r), facts{}); (ended != nil) != want {
+				t.Errorf("%d bytes: would be read: %v", length, ended != nil)
+			}
+		}
+	})
+}
