@@ -30,7 +30,7 @@ func (h *Handler) adopt(a *Authorization) error {
 	if a == nil {
 		return nil
 	}
-	h.StepUpConfig.MaxAge, h.StepUpConfig.ACRValues = a.MaxAge, a.ACRValues
+	h.MaxAge, h.ACRValues = a.MaxAge, a.ACRValues
 	for _, given := range []struct {
 		option string
 		given  bool
