@@ -28,13 +28,14 @@
 //	origin.go cookies.go endpoints.go      where we are: origins, names, paths
 //	navigation.go returnto.go bypass.go    decisions about a request, pure
 //	admission.go crosssite.go              who may pass with a session, and from where
-//	ask.go                                 what a route wants of a login
+//	ask.go stepup.go                       what a route wants of a login
 //	login.go loginstate.go callback.go formpost.go flights.go logout.go   the flow
 //	silent.go                              a login that must not show anything, as in a frame
 //	sessions.go                            a session's life between login and logout
 //	sessioninfo.go                         what pages of this site may know of it
 //	bearer.go verify.go                    who has no browser: API clients, and a proxy in front that asks
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
+//	rejected.go challenges.go retry.go     when the upstream does not take the access token
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session
 //	replay.go replayread.go replaykept.go replaypage.go       a form that survives a login
 //	errors.go errorendpoint.go pages.go notes.go metrics.go   when it does not work
