@@ -114,7 +114,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.bypass, err = h.load(ctx); err != nil {
+	if h.bypass, err = h.BypassConfig.load(ctx); err != nil {
 		return err
 	}
 	if h.admission, err = h.AdmissionConfig.load(ctx); err != nil {
