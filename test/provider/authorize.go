@@ -43,6 +43,12 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		p.respond(w, redirect, q, url.Values{"error": {"invalid_request"}, "error_description": {problem}})
 		return
 	}
+	if refuse := p.fault().RefuseTarget; refuse != nil {
+		if code := refuse("authorize", q); code != "" {
+			p.respond(w, redirect, q, url.Values{"error": {code}})
+			return
+		}
+	}
 	user := p.cfg.Login
 	if q.Get("prompt") == "none" && p.cfg.LoginForm {
 		p.respond(w, redirect, q, url.Values{"error": {"login_required"}})

@@ -3,6 +3,7 @@ package provider
 import (
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // Faults is what the provider does wrong. Each field is a switch: nil or
@@ -44,6 +45,16 @@ type Faults struct {
 	// the old one stays good.
 	KeepRefreshTokens bool
 
+	// IgnoreTargets has a refresh ignore the audience, the resource and the scope
+	// that it asks for, and give a token for what the login asked for, as Auth0
+	// does for what is not in its policy.
+	IgnoreTargets bool
+
+	// RefuseTarget refuses what an authorization or token request asks for, with
+	// the error that it returns; none lets it pass. A refresh token is not spent by
+	// that.
+	RefuseTarget func(endpoint string, request url.Values) (code string)
+
 	// IgnorePKCE accepts any code verifier, and none.
 	IgnorePKCE bool
 
@@ -68,4 +79,13 @@ func Redirect(code int, to string) func(http.ResponseWriter, *http.Request) bool
 		w.WriteHeader(code)
 		return true
 	}
+}
+
+// Noise is text that does not compress, of so many bytes.
+func (p *Provider) Noise(n int) string {
+	var b strings.Builder
+	for b.Len() < n {
+		b.WriteString(randomText())
+	}
+	return b.String()[:n]
 }

@@ -37,6 +37,11 @@ type Config struct {
 	// AccessTokenClaims are added to access tokens that are JWTs.
 	AccessTokenClaims map[string]any
 
+	// APIs are the audiences for which a refresh gets tokens, beside what its
+	// login asked for (RFC 8707 section 2.2, Auth0's multi-resource refresh
+	// tokens). Others are refused with invalid_target.
+	APIs []string
+
 	// TokenLifetime is that of access tokens; default an hour.
 	TokenLifetime time.Duration
 
@@ -78,6 +83,7 @@ type Provider struct {
 	requests  []Request
 	issued    []string
 	logins    []Login
+	reused    int
 }
 
 // Request is a request that an endpoint got.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 )
 
 // refreshToken is one refresh token. They rotate: each is good for one use,
@@ -28,7 +29,7 @@ func (p *Provider) newRefreshToken(g *grant, f *family) string {
 // refresh spends a refresh token (RFC 6749 section 6). As at Auth0, the ID
 // token of a refresh has no sid, and it has no nonce (OpenID Connect Core
 // section 12.2).
-func (p *Provider) refresh(client string, form url.Values) (doc map[string]any, problem string) {
+func (p *Provider) refresh(client string, form url.Values) (doc map[string]any, code, problem string) {
 	p.mu.Lock()
 	t := p.refreshes[form.Get("refresh_token")]
 	keep := p.faults.KeepRefreshTokens
@@ -37,20 +38,27 @@ func (p *Provider) refresh(client string, form url.Values) (doc map[string]any, 
 		problem = "unknown or invalid refresh token"
 	case t.spent:
 		t.family.revoked = true
+		p.reused++
 		problem = "refresh token was used before"
-	default:
-		t.spent = !keep
+	}
+	var meant *grant
+	if code = "invalid_grant"; problem == "" {
+		if meant, code = p.target(t.grant, form); code != "" {
+			problem = "not for this client"
+		} else {
+			t.spent = !keep
+		}
 	}
 	p.mu.Unlock()
 	if problem != "" {
-		return nil, problem
+		return nil, code, problem
 	}
-	doc = p.tokens(t.grant, form)
+	doc = p.tokens(meant, nil)
 	if !keep {
 		doc["refresh_token"] = p.newRefreshToken(t.grant, t.family)
 	}
-	if slices.Contains(t.grant.scopes, "openid") {
-		doc["id_token"] = p.issue(p.idToken(t.grant, doc["access_token"].(string), func(claims map[string]any) {
+	if slices.Contains(meant.scopes, "openid") {
+		doc["id_token"] = p.issue(p.idToken(meant, doc["access_token"].(string), func(claims map[string]any) {
 			delete(claims, "nonce")
 			delete(claims, "sid")
 			if change := p.fault().RefreshedIDToken; change != nil {
@@ -58,7 +66,45 @@ func (p *Provider) refresh(client string, form url.Values) (doc map[string]any, 
 			}
 		}))
 	}
-	return doc, ""
+	return doc, "", ""
+}
+
+// target is what a refresh is for: the grant, or what it asks for in its place.
+func (p *Provider) target(g *grant, form url.Values) (*grant, string) {
+	if refuse := p.faults.RefuseTarget; refuse != nil {
+		if code := refuse("token", form); code != "" {
+			return nil, code
+		}
+	}
+	wanted := slices.Clone(form["resource"])
+	if audience := form.Get("audience"); audience != "" {
+		wanted = append(wanted, audience)
+	}
+	scopes := strings.Fields(form.Get("scope"))
+	if p.faults.IgnoreTargets || len(wanted) == 0 && len(scopes) == 0 {
+		return g, ""
+	}
+	other := *g
+	for _, audience := range wanted {
+		if !slices.Contains(g.audience, audience) && !slices.Contains(p.cfg.APIs, audience) {
+			return nil, "invalid_target"
+		}
+		other.audience = wanted
+	}
+	for _, scope := range scopes {
+		if len(wanted) == 0 && !slices.Contains(g.scopes, scope) { // RFC 6749 section 6
+			return nil, "invalid_scope"
+		}
+		other.scopes = scopes
+	}
+	return &other, ""
+}
+
+// Reused is how often a refresh token came that was spent.
+func (p *Provider) Reused() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reused
 }
 
 // RevokeAll makes every refresh token worthless, as when a user is disabled.

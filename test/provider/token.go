@@ -68,7 +68,11 @@ func (p *Provider) serveToken(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	case "refresh_token":
-		doc, problem = p.refresh(id, form)
+		var code string
+		if doc, code, problem = p.refresh(id, form); problem != "" {
+			tokenError(w, http.StatusBadRequest, code, problem)
+			return
+		}
 		change = p.fault().RefreshResponse
 	default:
 		tokenError(w, http.StatusBadRequest, "unsupported_grant_type", form.Get("grant_type"))
