@@ -182,7 +182,7 @@ func (h *Handler) setAside(w http.ResponseWriter, r *http.Request, a *authState,
 		h.party.write(w.Header(), r, a, s)
 	}
 	a.session, a.dormant = nil, s
-	h.party.scrubIdentity(r.Header)
+	h.party.disown(r, a)
 }
 
 // remembered is a request as the expressions of its route saw it. They are

@@ -91,21 +91,11 @@ func (p *Provider) validateAuthorization() error {
 	if a == nil {
 		return nil
 	}
-	for i, scope := range a.Scopes {
-		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) || scope == "" {
-			return misconfigured("scopes", "%q is not a scope: give each as an argument of its own", scope)
-		}
-		if slices.Contains(a.Scopes[:i], scope) {
-			return misconfigured("scopes", "%s stands twice", scope)
-		}
+	if err := checkScopes(a.Scopes); err != nil {
+		return err
 	}
-	for i, resource := range a.Resources {
-		if !strings.Contains(resource, ":") || strings.Contains(resource, "#") {
-			return misconfigured("resource", "%q must be an absolute URI without fragment (RFC 8707 section 2); for an API identifier, use audience", resource)
-		}
-		if slices.Contains(a.Resources[:i], resource) {
-			return misconfigured("resource", "%s stands twice", resource)
-		}
+	if err := checkResources(a.Resources); err != nil {
+		return err
 	}
 	for name := range a.Params {
 		if err := rp.CheckExtraParam(name); err != nil {
@@ -140,6 +130,30 @@ func (p *Provider) validateAuthorization() error {
 		}
 	}
 	return a.validateLiterals()
+}
+
+func checkScopes(scopes []string) error {
+	for i, scope := range scopes {
+		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) || scope == "" {
+			return misconfigured("scopes", "%q is not a scope: give each as an argument of its own", scope)
+		}
+		if slices.Contains(scopes[:i], scope) {
+			return misconfigured("scopes", "%s stands twice", scope)
+		}
+	}
+	return nil
+}
+
+func checkResources(resources []string) error {
+	for i, resource := range resources {
+		if strings.ContainsFunc(resource, func(r rune) bool { return r <= ' ' || r == 0x7f }) || !strings.Contains(resource, ":") || strings.Contains(resource, "#") {
+			return misconfigured("resource", "%q must be an absolute URI without fragment (RFC 8707 section 2); for an API identifier, use audience", resource)
+		}
+		if slices.Contains(resources[:i], resource) {
+			return misconfigured("resource", "%s stands twice", resource)
+		}
+	}
+	return nil
 }
 
 // tenantID is the ID of a tenant.

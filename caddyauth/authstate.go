@@ -25,6 +25,7 @@ type requestState struct {
 	current *authState   // of the handler that ran last: what placeholders show
 	first   authState    // nearly always the only one
 	more    []*authState // one for each further provider
+	cleared bool         // whether the client's own Authorization was taken away
 }
 
 // authState is what a request means to one provider. Another handler of the
@@ -49,6 +50,7 @@ type freshness struct {
 	due     bool             // whether its access token was to be refreshed
 	asked   time.Time        // when the request was looked at
 	dormant *session.Session // what is there, but is not used for this request
+	start   loginStart       // by what login it could
 	landing <-chan struct{}  // closed when the refresh that this request began has ended
 }
 
@@ -98,6 +100,17 @@ func (s *requestState) of(p *relyingParty) *authState {
 		}
 	}
 	return nil
+}
+
+// loginFor is the login that would let the request pass: with what it lacks of
+// the routes' rules, or for the token that the session lacks.
+func (a *authState) loginFor(returnTo string) loginStart {
+	start := a.start
+	start.returnTo = returnTo
+	if start.ask.Target.Empty() {
+		start.ask = a.ask()
+	}
+	return start
 }
 
 // refreshed reports whether the session is newer than what the browser has.

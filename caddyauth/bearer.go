@@ -148,7 +148,7 @@ func (h *Handler) examineBearer(r *http.Request, a *authState, f *facts) (brough
 // it is from is decided anew.
 func (h *Handler) disown(r *http.Request, a *authState) {
 	if a.session != nil {
-		h.party.scrub(r)
+		h.party.disown(r, a)
 	}
 	a.session, a.brought = nil, false
 }

@@ -215,16 +215,15 @@ func (p *parser) finish(directive caddyfile.Token) (declared, error) {
 				return declared{}, p.locate(misconfigured(name, "belongs to a provider: name its issuer in this block, too, or put it into the provider's global option"), directive)
 			}
 		}
-		if err := h.adopt(p.provider.Authorization); err != nil {
-			return declared{}, p.locate(err, directive)
-		}
+		h.adopt(p.provider.Authorization)
 	}
 	if err := h.validate(); err != nil {
 		return declared{}, p.locate(err, directive)
 	}
 	d, err := p.declared()
 	if err == nil {
-		err = errors.Join(h.checkOpenID(d.cfg.Authorization.asksOpenID()), h.validateAudiences(d.cfg))
+		asksOpenID := d.cfg.Authorization.asksOpenID()
+		err = errors.Join(h.checkOpenID(asksOpenID), h.checkProvider(asksOpenID), h.validateAudiences(d.cfg))
 	}
 	if err != nil {
 		return declared{}, p.locate(err, directive)

@@ -18,6 +18,7 @@ import (
 // outcome is what a callback led to: a session, or a failure.
 type outcome struct {
 	session *session.Session
+	token   *gotToken // for the session that is there, and then none comes
 	failure failure
 }
 
@@ -99,11 +100,17 @@ func (p *relyingParty) answerCallback(w http.ResponseWriter, r *http.Request, st
 	case o.session != nil:
 		p.finish(w, r, o.session, state, at)
 		return
+	case o.token != nil:
+		p.finishTarget(w, r, o.token, state, at)
+		return
 	case state.silent && wantsInteraction(o.failure.err):
 		anew.interactive = true
 	case o.failure.reason == reasonInsufficient && !state.again:
 		p.logger.Info("the login was not fresh or strong enough, and is asked for once more", zap.String("provider", p.name), zap.Error(o.failure.err))
 		anew.again = true
+	case !state.ask.Target.Empty():
+		p.failTarget(w, r, state, o.failure)
+		return
 	default:
 		f := o.failure
 		f.returnTo = state.returnTo
@@ -152,9 +159,16 @@ func (p *relyingParty) complete(ctx context.Context, state *loginState, response
 	if err != nil {
 		return fail(err)
 	}
+	if !state.ask.Target.Empty() {
+		got, err := p.completeTarget(ctx, metadata, grant, request)
+		if err != nil {
+			return fail(err)
+		}
+		return &outcome{token: got}
+	}
 	who, err := p.client.Identify(ctx, metadata, grant, request)
 	if err != nil {
-		p.revoke(&session.Session{Tokens: session.Tokens{RefreshToken: grant.RefreshToken}}) // nobody will use it
+		p.revokeToken(grant.RefreshToken) // nobody will use it
 		return fail(err)
 	}
 	p.noteOpaqueToken(grant)
@@ -181,7 +195,7 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 		before = append(before, shown)
 		p.noteOtherUser(shown, s)
 	}
-	if err := p.save(w.Header(), r, a, s); err != nil {
+	if err := p.save(w.Header(), r, a, s); err != nil && !errors.Is(err, errSlimmed) {
 		p.failCallback(w, r, failure{reason: reasonFor(err), err: fmt.Errorf("keeping the session: %w", err), returnTo: state.returnTo})
 		return
 	}
@@ -202,6 +216,11 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 		}
 		p.logger.Info("login", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("client_ip", clientIP(r)), zap.String("host", at.host))
 	}
+	p.goOn(w, at, state)
+}
+
+// goOn sends the browser to where its user wanted to go.
+func (p *relyingParty) goOn(w http.ResponseWriter, at origin, state *loginState) {
 	target := at.String() + state.returnTo
 	if p.site.strict && !state.silence.framed { // in a frame of this site, its cookies are not a foreign site's
 		p.writePage(w, http.StatusOK, continuePage(target))

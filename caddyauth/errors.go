@@ -39,6 +39,7 @@ const (
 	reasonCookies            reason = "cookies_blocked"                  // gone again at once
 	reasonMalformed          reason = "malformed_response"               // a callback that reads in two ways
 	reasonTooLarge           reason = "session_too_large"
+	reasonNoToken            reason = "token_unavailable"   //nolint:gosec // there is none for what this route sends upstream
 	reasonSessionUnavailable reason = "session_unavailable" // it cannot be told whether there is one
 	reasonLogoutToken        reason = "logout_token"        // something was sent to the back channel that is no good logout token
 	reasonLogoutFailed       reason = "logout_failed"       // the provider wants to end sessions, and that cannot be done now
@@ -58,6 +59,7 @@ type failure struct {
 	err         error  // for the log; never shown
 	description string // the provider's words, shown escaped
 	returnTo    string // where "try again" leads; empty: the start page
+	login       string // the login that leads there, if it is not a plain one
 	id          string // of the log line, shown on the page
 	retryAfter  time.Duration
 }
@@ -88,6 +90,7 @@ var reasonLevels = map[reason]zapcore.Level{
 	reasonInvalid:            zapcore.ErrorLevel,
 	reasonMisconfigured:      zapcore.ErrorLevel,
 	reasonTooLarge:           zapcore.ErrorLevel,
+	reasonNoToken:            zapcore.ErrorLevel,
 	reasonSessionUnavailable: zapcore.ErrorLevel,
 	reasonInternal:           zapcore.ErrorLevel,
 }
@@ -105,6 +108,7 @@ var hints = map[reason]string{
 	reasonForbidden:     "a claim that the user should have: look whether the provider sends it, and whether claims_from or scopes have to ask for it",
 	reasonCrossSite:     "if the page is one of yours, name its origin in the option csrf of this route",
 	reasonToken:         "if it comes from a client of yours, look at the check; anybody can send such a request",
+	reasonNoToken:       hintNoToken,
 	reasonTooLarge:      "have the provider put fewer claims into the tokens: groups and permissions are the usual cause",
 	reasonInvalid:       "the provider, or someone in its place, sent what must not be used; if it began after a change there, look at that",
 }
@@ -134,6 +138,7 @@ var statuses = map[reason]int{
 	reasonForbidden:          http.StatusForbidden,
 	reasonCrossSite:          http.StatusForbidden,
 	reasonTooEarly:           http.StatusTooEarly,
+	reasonNoToken:            http.StatusBadGateway,
 	reasonSessionUnavailable: http.StatusServiceUnavailable,
 	reasonInternal:           http.StatusInternalServerError,
 }
@@ -148,6 +153,8 @@ func reasonFor(err error) reason {
 	_, atEndpoint := errors.AsType[*rp.EndpointError](err)
 	check, checked := errors.AsType[*rp.CheckError](err)
 	switch {
+	case errors.Is(err, rp.ErrTarget):
+		return reasonNoToken
 	case checked && check.NeedsReauthentication(), reported && oauthErr.Code == "unmet_authentication_requirements":
 		return reasonInsufficient
 	case checked && check.RefusesUser() && errors.Is(err, rp.ErrInvalid):
@@ -210,6 +217,8 @@ func (p *relyingParty) log(r *http.Request, f *failure) {
 // hintFor is what an operator can do about a failure, whatever the user is told.
 func hintFor(why reason, err error) string {
 	switch {
+	case why == reasonNoToken:
+		return hints[why]
 	case errors.Is(err, rp.ErrMisconfigured):
 		return hints[reasonMisconfigured]
 	case errors.Is(err, sealed.ErrKeys):
@@ -279,7 +288,7 @@ func (p *relyingParty) failSession(w http.ResponseWriter, r *http.Request, err e
 func sessionFailure(err error) failure {
 	why := reasonFor(err)
 	switch why {
-	case reasonUnavailable, reasonMisconfigured:
+	case reasonUnavailable, reasonMisconfigured, reasonNoToken:
 	case reasonInvalid, reasonRefused: // an odd answer to a refresh, which is tried again
 		why = reasonUnavailable
 	default:
@@ -304,7 +313,7 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 	a, _ := p.authState(r)
 	a.reason, a.result = reasonUnauthorized, resultDenied
 	authored(w.Header())
-	loginURL := p.endpointURL(r, pathLogin)
+	loginURL := p.loginURL(r, a.loginFor("").ask, "")
 	w.Header().Set("WWW-Authenticate", "Bearer realm="+quoted(p.name)+", login_url="+quoted(loginURL))
 	public := caddyhttp.Error(http.StatusUnauthorized, errors.New(texts[reasonUnauthorized].title))
 	if errorRouteMatches(r, public) {
@@ -314,6 +323,9 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 		f := failure{reason: reasonUnauthorized}
 		if at, err := p.site.origins.of(r); err == nil {
 			f.returnTo = p.requested(r, at)
+			if !a.start.ask.Empty() {
+				f.login = p.loginURL(r, a.start.ask, f.returnTo)
+			}
 		}
 		p.writePage(w, http.StatusUnauthorized, p.errorPage(f))
 		return nil

@@ -53,18 +53,13 @@ type Handler struct {
 	VerifyConfig
 
 	AdmissionConfig
+	UpstreamConfig
 
 	// What happens to a request without a session: `auto` sends a browser that
 	// navigates to a page to the login, and gives 401 to anything else;
 	// `redirect` sends everything to the login; `401` nothing; `pass` lets the
 	// request through, without a token. Default: `auto`.
 	Unauthorized string `json:"unauthorized,omitempty"`
-
-	// Headers to send upstream with a session, by name; values may hold
-	// placeholders. A header that is named here, on any route of the provider,
-	// is never accepted from a client on any route of the provider. An empty
-	// value is not sent.
-	HeaderUp map[string]string `json:"header_up,omitempty"`
 
 	StepUpConfig
 	ReplayConfig
@@ -76,6 +71,7 @@ type Handler struct {
 type route struct {
 	party     *relyingParty
 	bypass    bypass
+	token     routeToken
 	admission admission
 	identity  []identityHeader
 	own       ownCookies
@@ -148,6 +144,9 @@ func (h *Handler) validate() error {
 	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate(), h.BearerConfig.validate(), h.ReplayConfig.validate(h.Unauthorized)); err != nil {
 		return err
 	}
+	if err := h.UpstreamConfig.validate(); err != nil {
+		return err
+	}
 	for name := range h.HeaderUp {
 		if err := checkIdentityHeader(name); err != nil {
 			return misconfigured("header_up", "%v", err)
@@ -187,6 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, next caddyhttp.Handler) error {
 	f, err := h.examine(r, a)
 	if err != nil {
+		h.party.deliver(w, a)
 		return h.party.failSession(w, r, err)
 	}
 	d := decide(f)
@@ -215,7 +215,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 			return h.refuse(w, r, a, f)
 		}
 		h.keepSession(w, r, a, f)
-		if f := h.party.startLogin(w, r, loginStart{ask: a.ask(), returnTo: h.party.returnAfter(d)}); f != nil {
+		if f := h.party.startLogin(w, r, a.loginFor(h.party.returnAfter(d))); f != nil {
 			return h.party.fail(w, r, *f)
 		}
 		return nil
@@ -248,6 +248,7 @@ type facts struct {
 // there may be a session, but that it cannot be told now.
 func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	f = facts{unauthorized: h.Unauthorized, bypassed: h.bypass.matches(r), kind: background}
+	a.start = loginStart{}
 	brought, err := h.examineBearer(r, a, &f)
 	if err == nil && !brought {
 		err = h.examineSession(r, a, &f)
@@ -262,6 +263,11 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 		f.short, f.again = h.falls(a, f.session)
 	}
 	f.admitted = f.objection == nil && f.short == nil
+	if f.admitted && !brought {
+		if err := h.examineToken(r, a, &f); err != nil {
+			return f, err
+		}
+	}
 	if f.session == nil || f.short != nil {
 		f.kind = kindOf(r)
 	}
@@ -276,10 +282,25 @@ func (h *Handler) examineSession(r *http.Request, a *authState, f *facts) error 
 	if f.session = a.session; f.session == nil {
 		f.session, f.why = h.party.load(r, a, !f.bypassed)
 	}
-	if f.why != nil && !errors.Is(f.why, session.ErrNone) && !f.bypassed {
-		return f.why
+	return f.doubt()
+}
+
+// examineToken finds out whether a session that may be used has the token that
+// the route sends upstream. One that has not, and cannot get it, counts as none.
+func (h *Handler) examineToken(r *http.Request, a *authState, f *facts) error {
+	if f.session == nil || h.token.key == session.MainToken {
+		return nil
 	}
-	return nil
+	f.session, f.why = h.party.furnish(r, a, f.session, &h.token, !f.bypassed)
+	return f.doubt()
+}
+
+// doubt is why it cannot be told whether there is a session, where that matters.
+func (f *facts) doubt() error {
+	if f.why == nil || errors.Is(f.why, session.ErrNone) || f.bypassed {
+		return nil
+	}
+	return f.why
 }
 
 // decision is what happens to a request.

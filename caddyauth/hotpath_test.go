@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -151,5 +152,52 @@ func TestPromise6HotPathAllocationsWithStores(t *testing.T) {
 				t.Errorf("got %v allocations, want at most %d", allocations, limit)
 			}
 		})
+	}
+}
+
+// Promise 6, G3: a route with a token of its own costs a look-up, and no
+// allocation more than any other.
+func TestPromise6HotPathAllocationsWithTokenOfTheRoute(t *testing.T) {
+	const runs = 500
+	measure := func(config string) (allocations float64, got string) {
+		h := newHandler(t, config)
+		now := time.Now()
+		h.party.now = func() time.Time { return now }
+		s := session.New(&rp.Grant{AccessToken: rp.NewSecret(token2k), Expiry: now.Add(time.Hour)}, new(rp.Identity), now)
+		if h.token.key != session.MainToken {
+			s = s.With(session.NewFurther(h.token.key, &rp.Grant{AccessToken: rp.NewSecret("for-the-route"), Expiry: now.Add(time.Hour)}, now))
+		}
+		header := http.Header{}
+		if err := h.party.sessions.https.Save(t.Context(), header, nil, s); err != nil {
+			t.Fatal(err)
+		}
+		var pairs []string
+		for _, c := range (&http.Response{Header: header}).Cookies() {
+			pairs = append(pairs, c.Name+"="+c.Value)
+		}
+		requests := hotRequests(t, []string{strings.Join(pairs, "; ")}, runs+1)
+		w := httptest.NewRecorder()
+		next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+			got = r.Header.Get("Authorization")
+			return nil
+		})
+		return testing.AllocsPerRun(runs, func() {
+			if err := h.ServeHTTP(w, requests[0], next); err != nil {
+				t.Fatal(err)
+			}
+			requests = requests[1:]
+		}), got
+	}
+	plain, got := measure(inlineProvider)
+	if got != "Bearer "+token2k {
+		t.Errorf("without a target: got %.20q", got)
+	}
+	with, got := measure(`{"inline":{"issuer":"https://op.test","client_id":"public"},"audience":"https://a.test"}`)
+	if got != "Bearer for-the-route" {
+		t.Errorf("with a target: got %.20q", got)
+	}
+	t.Logf("%v allocations, %v without a target", with, plain)
+	if with > plain {
+		t.Errorf("%v allocations, %v without a target", with, plain)
 	}
 }

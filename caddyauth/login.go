@@ -14,7 +14,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // loginStart is what differs from one login to the next. The zero value is
@@ -23,6 +22,7 @@ type loginStart struct {
 	returnTo    string     // where to go afterwards; empty: the URL that was asked for
 	attempt     int        // how often this login had to begin anew
 	interactive bool       // whether the user must be able to act, whatever is configured
+	silent      bool       // whether the provider must not show anything
 	again       bool       // whether the provider must see the user once more
 	params      []rp.Param // that the link to our login added, or all that the login before had
 	ask         rp.Ask     // in place of what is configured
@@ -44,6 +44,12 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	if err := p.site.checkCookieDomain(at); err != nil {
 		return &failure{reason: reasonMisconfigured, err: err}
 	}
+	a, _ := p.authState(r)
+	before, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies)
+	if err != nil {
+		before = nil
+	}
+	p.narrow(&start, before)
 	metadata, err := p.client.Provider.Metadata(r.Context())
 	if err != nil {
 		return &failure{reason: reasonUnavailable, err: fmt.Errorf("metadata of the provider: %w", err), returnTo: returnTo}
@@ -66,9 +72,8 @@ func (p *relyingParty) startLogin(w http.ResponseWriter, r *http.Request, start 
 	if err != nil {
 		return &failure{reason: reasonFor(err), err: err}
 	}
-	a, _ := p.authState(r)
-	if s, err := p.sessions.of(at.secure()).Load(r.Context(), a.cookies); err == nil {
-		state.before = session.Session{ID: s.ID, Created: s.Created, Step: session.Step{Row: s.Step.Row}, Identity: rp.Identity{Subject: s.Subject}}
+	if before != nil {
+		state.replaces(before)
 	}
 	if err := a.setCookies(w.Header(), func(h http.Header) error {
 		return p.logins.write(h, state, p.site.cookies(at.secure()), at.secure(), a.cookies)
@@ -122,8 +127,11 @@ func (p *relyingParty) extraParams(r *http.Request, start loginStart) []rp.Param
 			params = append(params, rp.Param{Name: name, Value: repl.ReplaceAll(value, "")})
 		}
 	}
-	if start.interactive || start.again {
+	if start.interactive || start.again || start.silent {
 		params = slices.DeleteFunc(params, func(param rp.Param) bool { return param.Name == "prompt" })
+	}
+	if start.silent && !start.interactive && !start.again {
+		params = append(params, rp.Param{Name: "prompt", Value: "none"})
 	}
 	if start.again {
 		params = append(params, rp.Param{Name: "prompt", Value: "login"})
@@ -171,7 +179,7 @@ func (p *relyingParty) serveLogin(w http.ResponseWriter, r *http.Request) error 
 	if target == "" {
 		target = q.Get("target_link_uri")
 	}
-	start := loginStart{returnTo: p.returnTo(target, at), params: quiet.add(p.loginParams(q)), ask: p.asked(q), silence: quiet}
+	start := p.comingBack(r, loginStart{returnTo: p.returnTo(target, at), params: quiet.add(p.loginParams(q)), ask: p.asked(q), silence: quiet}, at)
 	f := p.startLogin(w, r, start)
 	switch {
 	case f == nil:

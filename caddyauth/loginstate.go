@@ -100,6 +100,12 @@ func newLoginState(returnTo string, attempt int, now time.Time) *loginState {
 	}
 }
 
+// replaces says which session the browser has when the login begins.
+func (s *loginState) replaces(before *session.Session) {
+	s.before = session.Session{ID: before.ID, Created: before.Created, Identity: rp.Identity{Subject: before.Subject}}
+	s.before.Step.Row = before.Step.Row
+}
+
 // param gives the value of the `state` parameter:
 // <attempt><provider's tag>.<sealed>.
 func (l *loginStates) param(s *loginState) (string, error) {

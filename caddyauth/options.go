@@ -37,7 +37,7 @@ func init() {
 	maps.Copy(options, routeOptions())
 	for name, of := range map[string]optionScope{
 		"par": ofProvider, "dpop": ofProvider, "profile": ofProvider, "request_object": ofProvider,
-		"exchange": ofRoute, "forward_token": ofRoute,
+		"exchange": ofRoute,
 	} {
 		options[name] = option{of: of, later: notYet}
 	}

@@ -16,6 +16,7 @@ func routeOptions() map[string]option {
 		"header_up":    {of: ofRoute, usage: "<name> <value>", repeatable: true, parse: parseHeaderUp},
 
 		"replay_posts":        {of: ofRoute, usage: "<size>", parse: parseReplayPosts},
+		"forward_token":       {of: ofRoute, usage: "access|id|none", parse: text1(func(p *parser) *string { return &p.handler.ForwardToken })},
 		"verify":              {of: ofRoute, usage: "on|off", parse: parseVerify},
 		"accept_bearer":       {of: ofRoute, usage: "<audience>…", repeatable: true, parse: texts1(func(p *parser) *[]string { return &p.handler.AcceptBearer })},
 		"retry_invalid_token": {of: ofRoute, usage: "on|off", parse: parseRetryInvalidToken},
@@ -26,22 +27,12 @@ func routeOptions() map[string]option {
 
 // adopt makes those options the route's that stand in a block without a
 // provider, and could have been a provider's.
-func (h *Handler) adopt(a *Authorization) error {
+func (h *Handler) adopt(a *Authorization) {
 	if a == nil {
-		return nil
+		return
 	}
 	h.MaxAge, h.ACRValues = a.MaxAge, a.ACRValues
-	for _, given := range []struct {
-		option string
-		given  bool
-	}{
-		{"scopes", a.Scopes != nil}, {"audience", a.Audience != ""}, {"resource", a.Resources != nil},
-	} {
-		if given.given {
-			return misconfigured(given.option, "is not yet supported for a route%s", notYet)
-		}
-	}
-	return nil
+	h.Audience, h.Resources, h.Scopes = a.Audience, a.Resources, a.Scopes
 }
 
 func parseStepUp(p *parser) error {

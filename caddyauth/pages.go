@@ -84,6 +84,8 @@ var texts = map[reason]text{
 	reasonMalformed: {"Please try again", "The address that led you here is not complete. Nothing is lost: just try again."},
 	reasonTooLarge: {"Login is not set up correctly", "You are known, but what the service that logs people in says about you is too long for this site. " +
 		"Please tell whoever runs this site."},
+	reasonNoToken: {"This page is not set up correctly", "You are logged in, but this part of the site needs a permission that could not be had for you. " +
+		"Please tell whoever runs this site."},
 	reasonSessionUnavailable: {"Your session cannot be checked right now", "Please try again in a moment. You stay logged in."},
 	reasonToken:              {"Not logged in", "The access token that came with the request cannot be used here."},
 	reasonUntrusted:          {"Nothing to see here", "This address is there for other programs of this site."},
@@ -98,7 +100,7 @@ var texts = map[reason]text{
 // final are the reasons that trying again does not help against.
 var final = map[reason]bool{
 	reasonMisdirected: true, reasonMisconfigured: true, reasonTooLarge: true, reasonForeignIssuer: true,
-	reasonNothing: true, reasonMethod: true, reasonForbidden: true, reasonCrossSite: true, reasonTooEarly: true, reasonUntrusted: true,
+	reasonNothing: true, reasonMethod: true, reasonForbidden: true, reasonCrossSite: true, reasonTooEarly: true, reasonUntrusted: true, reasonNoToken: true,
 }
 
 func (p *relyingParty) errorPage(f failure) page {
@@ -109,7 +111,7 @@ func (p *relyingParty) errorPage(f failure) page {
 	if final[f.reason] {
 		shown.Links = []link{start}
 		switch f.reason {
-		case reasonTooLarge, reasonMisconfigured: // another account may fare better
+		case reasonTooLarge, reasonMisconfigured, reasonNoToken: // another account may fare better
 			shown.Links = append(shown.Links, signOut)
 		case reasonForbidden:
 			signOut.Label = "Use another account"
@@ -120,6 +122,9 @@ func (p *relyingParty) errorPage(f failure) page {
 	again := p.site.endpoints.prefix + pathLogin
 	if f.returnTo != "" && f.returnTo != "/" {
 		again += "?return_to=" + url.QueryEscape(f.returnTo)
+	}
+	if f.login != "" {
+		again = f.login
 	}
 	label := "Try again"
 	if f.reason == reasonUnauthorized {

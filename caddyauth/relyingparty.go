@@ -57,6 +57,7 @@ type policy struct {
 	logout      rp.LogoutStyle
 	afterLogout string // where the provider sends the browser; empty: to our own page
 	revoke      bool
+	forwardsID  bool // whether some route sends the ID token upstream
 }
 
 // site is where we are: as browsers see it, and below which names.

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -30,8 +31,9 @@ func (s *second) wanted(w *responseWriter) bool {
 	}
 	a := w.auth
 	a.steps.retried = true // by this handler, or by one around it: once
-	fresh, err := a.party.replace(a.request, a)
-	if err != nil || fresh.Generation <= a.session.Generation || w.live.ended() != nil {
+	token := &w.handler.token
+	fresh, err := a.party.replace(a.request, a, token)
+	if err != nil || fresh.Since(token.key) <= a.session.Since(token.key) || w.live.ended() != nil {
 		a.party.logger.Debug("the upstream takes the access token for invalid, and there is no newer one", zap.String("provider", a.party.name), zap.Error(err))
 		return false
 	}
@@ -41,13 +43,17 @@ func (s *second) wanted(w *responseWriter) bool {
 }
 
 // replace gets a token in place of one that an upstream has refused.
-func (p *relyingParty) replace(r *http.Request, a *authState) (*session.Session, error) {
+func (p *relyingParty) replace(r *http.Request, a *authState, token *routeToken) (*session.Session, error) {
 	secure, _ := p.site.origins.secure(r)
-	if !p.policy.refresh || a.session.RefreshToken.Empty() {
+	if held, _ := a.session.RefreshTokenFor(token.key); token.none || !p.policy.refresh || held.Empty() {
 		return a.session, nil
 	}
+	renew := session.Renew{Key: token.key, Do: p.renewFor(token)}
+	if token.key == session.MainToken {
+		renew.Do = p.renewTokens
+	}
 	fresh, _, err := p.shared.refresher.Fresh(r.Context(), a.session, session.Refresh{
-		Key: p.flightKey(a.session), Do: p.refreshBy(p.sessions.of(secure)), Keep: p.sessions.limits.Idle, Now: p.now(), Refused: true,
+		Key: p.flightKey(a.session), Token: token.key, Do: p.refreshFor(p.sessions.of(secure), renew), Keep: p.sessions.limits.Idle, Now: p.now(), Refused: true,
 	})
 	return fresh, err
 }
@@ -80,7 +86,9 @@ func (h *Handler) next(w *responseWriter, r *http.Request, next caddyhttp.Handle
 	for _, header := range h.identity {
 		delete(r.Header, header.name)
 	}
-	h.identify(r, a)
+	if !h.identify(r, a) {
+		return h.party.failSession(w.ResponseWriter, r, &rp.TargetError{Err: errNoToken})
+	}
 	p.logger.Info("the upstream took an access token for invalid, and gets a new one", zap.String("provider", p.name),
 		zap.String("sub", fresh.Subject), zap.String("path", originalURL(r).Path))
 	return w.call(r, next)

@@ -40,15 +40,22 @@ type shared struct {
 	live       liveRequests                   // with a session
 	keys       atomic.Pointer[sealed.Keyring] // that the last storedKeys has read
 
+	tokens
 	posts keptPosts // that are sent again after a login
 
 	said said
 	saidOnce
 }
 
+// tokens is what is known of the tokens that routes send upstream.
+type tokens struct {
+	refusals refusals
+	parked   parked // those whose session is not in sight yet
+}
+
 // saidOnce are said once in a process's life.
 type saidOnce struct {
-	opaqueToken, noS256, overage, leakedKeys sync.Once
+	opaqueToken, noS256, overage, leakedKeys, slimmed sync.Once
 }
 
 // said is what an operator was told by now.

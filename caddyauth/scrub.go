@@ -60,15 +60,19 @@ func alike(own, c byte) bool {
 // either (A13).
 func (h *Handler) enter(r *http.Request) *authState {
 	a, first := h.party.authState(r)
+	if !h.token.none && !a.cleared { // where nothing of ours goes upstream, the client's own may
+		delete(r.Header, "Authorization")
+		a.cleared = true
+	}
 	if first {
 		h.party.scrub(r)
 	}
 	return a
 }
 
-// scrub takes from a request what only we may say: Authorization, the
-// identity headers, as trailers, too, and the names of either in Connection,
-// by which a client could have a proxy behind us remove what we set (K1).
+// scrub takes from a request what only we may say beside Authorization: the
+// identity headers, as trailers, too, and the names of either in Connection, by
+// which a client could have a proxy behind us remove what we set (K1).
 func (p *relyingParty) scrub(r *http.Request) {
 	p.scrubIdentity(r.Header)
 	if !fromTrustedProxy(r) {
@@ -82,16 +86,25 @@ func (p *relyingParty) scrub(r *http.Request) {
 	}
 }
 
-// scrubIdentity removes what tells the upstream who the user is.
+// scrubIdentity removes what tells the upstream who the user is, but for
+// Authorization.
 func (p *relyingParty) scrubIdentity(h http.Header) {
-	delete(h, "Authorization")
 	if len(p.headers.names) == 0 {
 		return
 	}
 	for name := range h {
-		if p.headers.has(name) {
+		if p.headers.has(name) && name != "Authorization" {
 			delete(h, name)
 		}
+	}
+}
+
+// disown takes back what a handler of ours has told the upstream of the user: not
+// Authorization where that is still the client's own.
+func (p *relyingParty) disown(r *http.Request, a *authState) {
+	p.scrubIdentity(r.Header)
+	if a.cleared {
+		delete(r.Header, "Authorization")
 	}
 }
 

@@ -96,14 +96,19 @@ func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x0
 
 // refreshBy gives what refreshes sessions of a keeper.
 func (p *relyingParty) refreshBy(keeper session.Keeper) func(context.Context, *session.Session) (*session.Session, error) {
+	return p.refreshFor(keeper, session.Renew{Do: p.renewTokens})
+}
+
+// refreshFor gives what gets one of the tokens of sessions of a keeper.
+func (p *relyingParty) refreshFor(keeper session.Keeper, how session.Renew) func(context.Context, *session.Session) (*session.Session, error) {
 	return func(ctx context.Context, s *session.Session) (*session.Session, error) {
-		return p.refresh(ctx, keeper, s)
+		return p.refresh(ctx, keeper, s, how)
 	}
 }
 
-// refresh asks the provider for new tokens, if nobody else has. It runs once
+// refresh asks the provider for a new token, if nobody else has. It runs once
 // for all requests of a session, and for none of them in particular.
-func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *session.Session) (renewed *session.Session, err error) {
+func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *session.Session, how session.Renew) (renewed *session.Session, err error) {
 	if p.sessions.stored != nil { // else no request comes any more that could take the outcome to the browser
 		defer unfinished.begin()()
 	}
@@ -114,22 +119,35 @@ func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *se
 		}
 	}()
 	var got *session.Session // from the provider, in this very flight
-	renewed, err = keeper.Refresh(ctx, s, func(ctx context.Context, s *session.Session) (*session.Session, error) {
+	ask := how.Do
+	how.Do = func(ctx context.Context, s *session.Session) (*session.Session, error) {
 		var err error
-		got, err = p.renewTokens(ctx, s)
+		got, err = ask(ctx, s)
 		return got, err
-	})
-	if err == nil && p.sessions.revocations.Has(s) { // logged out meanwhile
-		err = session.ErrEnded
+	}
+	renewed, err = keeper.Refresh(ctx, s, how)
+	if renewed != nil && p.sessions.revocations.Has(s) { // logged out meanwhile
+		renewed, err = nil, session.ErrEnded
 	}
 	if errors.Is(err, session.ErrEnded) && got != nil {
 		p.revoke(got)
 	}
+	if renewed != nil {
+		p.shared.live.learn(renewed)
+	}
+	p.sayRefreshed(ctx, s, err)
+	return renewed, err
+}
+
+// sayRefreshed tells what became of a refresh. A session whose provider does not
+// refresh it any longer is remembered as over.
+func (p *relyingParty) sayRefreshed(ctx context.Context, s *session.Session, err error) {
 	switch {
 	case err == nil:
-		p.shared.live.learn(renewed)
 		p.logger.Debug("tokens refreshed", zap.String("provider", p.name), zap.String("sub", s.Subject))
 	case errors.Is(err, session.ErrEnded):
+	case errors.Is(err, rp.ErrTarget):
+		p.logger.Info("a refresh brings no token for a route", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.Error(err))
 	case errors.Is(err, rp.ErrGrantOver):
 		if p.sessions.stored != nil { // else another instance may well have newer tokens
 			p.remember(ctx, s)
@@ -142,7 +160,6 @@ func (p *relyingParty) refresh(ctx context.Context, keeper session.Keeper, s *se
 		p.logger.Warn("refresh failed", zap.String("provider", p.name), zap.String("sub", s.Subject), zap.String("reason", string(why)),
 			zap.Error(err), zap.String("hint", hintFor(why, err)))
 	}
-	return renewed, err
 }
 
 func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*session.Session, error) {
@@ -150,7 +167,7 @@ func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*se
 	if err != nil {
 		return nil, err
 	}
-	grant, err := p.client.Refresh(ctx, metadata, s.RefreshToken)
+	grant, err := p.client.Refresh(ctx, metadata, rp.Renewal{Token: s.RefreshToken})
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +178,7 @@ func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*se
 		who, err = nil, nil
 	}
 	if err != nil {
-		p.revoke(&session.Session{Tokens: session.Tokens{RefreshToken: grant.RefreshToken}})
+		p.revokeToken(grant.RefreshToken)
 		return nil, err
 	}
 	return s.Refreshed(grant, who, p.now()), nil
@@ -180,7 +197,7 @@ func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
 
 // write gives the browser a session that takes the place of the one it has.
 func (p *relyingParty) write(h http.Header, r *http.Request, a *authState, s *session.Session) {
-	if err := p.save(h, r, a, s); err != nil {
+	if err := p.save(h, r, a, s); err != nil && !errors.Is(err, errSlimmed) {
 		if r.Context().Err() != nil { // nobody is there, and the next request does it
 			return
 		}
@@ -248,9 +265,30 @@ func (p *relyingParty) withoutSession(r *http.Request, lines []string) []string 
 	})
 }
 
-// save keeps a session, and gives the browser what it needs to come back: if
-// that fits, together with all other cookies of ours, what servers take.
+// errSlimmed says that a session was kept, but without the tokens that not every
+// session has: they did not fit.
+var errSlimmed = errors.New("the tokens that some routes send upstream do not fit the session's cookies")
+
+// save is saveWhole; what does not fit goes, if the session is one without it.
 func (p *relyingParty) save(h http.Header, r *http.Request, a *authState, s *session.Session) error {
+	err := p.saveWhole(h, r, a, s)
+	if _, large := errors.AsType[*sealed.TooLargeError](err); !large {
+		return err
+	}
+	slim, ok := s.Slim()
+	if !ok || p.saveWhole(h, r, a, slim) != nil {
+		return err
+	}
+	p.shared.slimmed.Do(func() {
+		p.logger.Error("the tokens that some routes send upstream do not fit the session's cookies beside the session; those routes fail, or are slow",
+			zap.String("provider", p.name), zap.Error(err), zap.String("hint", "keep sessions elsewhere: session storage, or session redis"))
+	})
+	return fmt.Errorf("%w: %w", errSlimmed, err)
+}
+
+// saveWhole keeps a session, and gives the browser what it needs to come back: if
+// that fits, together with all other cookies of ours, what servers take.
+func (p *relyingParty) saveWhole(h http.Header, r *http.Request, a *authState, s *session.Session) error {
 	secure, _ := p.site.origins.secure(r)
 	names := p.site.cookies(secure)
 	return a.setCookies(h, func(h http.Header) error {
@@ -286,7 +324,7 @@ const maxHint = 4 << 10
 // saveHint keeps a new ID token for the logout. One that does not fit is let
 // go: the provider can be told by other means whose session it is.
 func (p *relyingParty) saveHint(h http.Header, s *session.Session, secure bool) {
-	if s.IDToken.Empty() || p.policy.logout == rp.LogoutLocal || p.sessions.stored != nil { // a store keeps it with the session
+	if s.IDToken.Empty() || p.policy.logout == rp.LogoutLocal || p.sessions.stored != nil || p.policy.forwardsID { // a store keeps it with the session
 		return
 	}
 	data, err := session.EncodeHint(s)
@@ -301,10 +339,16 @@ func (p *relyingParty) saveHint(h http.Header, s *session.Session, secure bool) 
 	}
 }
 
-// revoke has the provider forget a session's refresh token, without anybody
+// revoke has the provider forget a session's refresh tokens, without anybody
 // waiting for it.
 func (p *relyingParty) revoke(s *session.Session) {
-	if !p.policy.revoke || s.RefreshToken.Empty() {
+	for _, token := range s.RefreshTokens() {
+		p.revokeToken(token)
+	}
+}
+
+func (p *relyingParty) revokeToken(token rp.Secret) {
+	if !p.policy.revoke || token.Empty() {
 		return
 	}
 	done := unfinished.begin()
@@ -314,7 +358,7 @@ func (p *relyingParty) revoke(s *session.Session) {
 		defer cancel()
 		metadata, err := p.client.Provider.Metadata(ctx)
 		if err == nil {
-			err = p.client.Revoke(ctx, metadata, s.RefreshToken)
+			err = p.client.Revoke(ctx, metadata, token)
 		}
 		if err != nil {
 			p.logger.Warn("a refresh token could not be revoked at the provider", zap.String("provider", p.name), zap.Error(err))

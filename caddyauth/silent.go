@@ -59,7 +59,7 @@ func (s silence) add(params []rp.Param) []rp.Param {
 func (p *relyingParty) leadBack(w http.ResponseWriter, r *http.Request, state *loginState, o *outcome, at origin) bool {
 	f := o.failure
 	switch {
-	case !state.silence.asked:
+	case !state.silence.asked, o.token != nil:
 		return false
 	case o.session != nil:
 		if !state.silence.framed || !p.swaps(r, state, o.session, at) {

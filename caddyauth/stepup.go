@@ -162,7 +162,11 @@ func tired(s *session.Session, now time.Time) bool {
 // keepSession writes the session of a request that does not get through with
 // it, where it is newer than what the browser has: other routes go on with it.
 func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, a *authState, f facts) {
-	if f.session == nil || a.session != nil || a.brought {
+	switch {
+	case a.session != nil || a.brought:
+		return
+	case f.session == nil:
+		h.party.deliver(w, a)
 		return
 	}
 	a.session = f.session

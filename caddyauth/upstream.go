@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 )
 
@@ -68,7 +69,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 		if !a.brought {
 			h.party.renew(w.Header(), r, a)
 		}
-		h.identify(r, a) // without a session there is no identity, not even a constant one
+		if !h.identify(r, a) { // without a session there is no identity, not even a constant one
+			return h.party.failSession(w, r, &rp.TargetError{Err: errNoToken})
+		}
 		err = h.forwardLive(rw, r, next)
 	} else {
 		err = next.ServeHTTP(rw, r)
@@ -77,7 +80,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 		rw.adjust(w.Header())
 	}
 	if err != nil {
-		delete(r.Header, "Authorization")
+		if !h.token.none {
+			delete(r.Header, "Authorization")
+		}
 		for _, header := range h.identity {
 			delete(r.Header, header.name)
 		}
@@ -137,10 +142,14 @@ func (h *Handler) forwardLive(rw *responseWriter, r *http.Request, next caddyhtt
 	return h.next(rw, r, next)
 }
 
-// identify says upstream whose the request is.
-func (h *Handler) identify(r *http.Request, a *authState) {
-	r.Header["Authorization"] = []string{a.session.Authorization()}
+// identify says upstream whose the request is. It reports whether there is the
+// token that goes there: without it the request must not go on.
+func (h *Handler) identify(r *http.Request, a *authState) bool {
+	if !h.authorize(r, a) {
+		return false
+	}
 	h.setIdentityHeaders(r)
+	return true
 }
 
 // keptHeaders are those of the server, and those without which a script could

@@ -78,7 +78,7 @@ func TestIDPS20R54PrivateKeyJWT(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := metadata(t, c)
-			if grant, err = c.Refresh(t.Context(), m, grant.RefreshToken); err != nil {
+			if grant, err = c.Refresh(t.Context(), m, Renewal{Token: grant.RefreshToken}); err != nil {
 				t.Fatal(err)
 			}
 			if err := c.Revoke(t.Context(), m, grant.RefreshToken); err != nil {

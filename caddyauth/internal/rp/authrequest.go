@@ -159,12 +159,13 @@ func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
 	add("response_type", "code")
 	add("client_id", c.ClientID)
 	add("redirect_uri", r.RedirectURI)
-	add("scope", c.scope(m))
+	audience, resources, scope := c.authorizationFor(m, r.Ask.Target)
+	add("scope", scope)
 	add("state", r.State)
 	add("nonce", r.Nonce.Reveal())
 	add("code_challenge", oauth2.S256ChallengeFromVerifier(r.Verifier.Reveal()))
 	add("code_challenge_method", "S256")
-	add("audience", c.Audience)
+	add("audience", audience)
 	if mode := c.responseMode(m); mode != ResponseModeQuery {
 		add("response_mode", mode)
 	}
@@ -183,8 +184,8 @@ func (c *Client) AuthorizationURL(m *Metadata, r AuthRequest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(c.Resources) > 0 {
-		q["resource"] = c.Resources
+	if len(resources) > 0 {
+		q["resource"] = resources
 	}
 	endpoint.RawQuery = q.Encode()
 	return endpoint.String(), nil

@@ -45,8 +45,8 @@ func (c *Client) Exchange(ctx context.Context, m *Metadata, code Secret, r AuthR
 		"redirect_uri":  {r.RedirectURI},
 		"code_verifier": {r.Verifier.Reveal()},
 	}
-	if len(c.Resources) > 0 {
-		form["resource"] = c.Resources
+	if _, resources, _ := c.authorizationFor(m, r.Ask.Target); len(resources) > 0 {
+		form["resource"] = resources
 	}
 	grant, err := c.tokenRequest(ctx, m, form)
 	if err != nil {

@@ -52,7 +52,7 @@ func TestR43M137Revoke(t *testing.T) {
 	if !op.Revoked(grant.RefreshToken.Reveal()) {
 		t.Error("the refresh token is still good")
 	}
-	if _, err := c.Refresh(t.Context(), m, grant.RefreshToken); !errors.Is(err, ErrGrantOver) {
+	if _, err := c.Refresh(t.Context(), m, Renewal{Token: grant.RefreshToken}); !errors.Is(err, ErrGrantOver) {
 		t.Errorf("a refresh afterwards: got %v", err)
 	}
 	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"revoke": provider.Status(500, "text/plain", "no")}})

@@ -120,7 +120,7 @@ func TestIDPS43QuirkLogto(t *testing.T) {
 		}
 		metadata(t, c).Quirk = tc.quirk
 		c.Resources, c.ResourceOnRefresh = []string{"https://a.test", "https://b.test"}, tc.again
-		if _, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken); err != nil {
+		if _, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken}); err != nil {
 			t.Fatal(err)
 		}
 		requests := op.Requests("token")

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -23,30 +24,67 @@ var ErrGrantOver = errors.New("the grant is over")
 // When the connection breaks before the answer is here, the provider may have
 // spent the token already: it is sent once more, at once, for then most
 // providers still take it.
-func (c *Client) Refresh(ctx context.Context, m *Metadata, token Secret) (*Grant, error) {
-	grant, err := c.refresh(ctx, m, token)
+//
+// With a target, the access token is to be for that. The error is an ErrTarget
+// when the provider does not do so; whether it has done so, Target.Check tells,
+// for then the refresh token in the grant must be kept all the same.
+func (c *Client) Refresh(ctx context.Context, m *Metadata, r Renewal) (*Grant, error) {
+	grant, err := c.tokenRequest(ctx, m, c.refreshForm(m, r))
 	if errors.Is(err, errAnswerLost) && ctx.Err() == nil {
-		grant, err = c.refresh(ctx, m, token)
+		grant, err = c.tokenRequest(ctx, m, c.refreshForm(m, r))
 	}
-	if err != nil {
+	switch {
+	case err != nil && r.Target.Empty():
 		return nil, fmt.Errorf("refreshing: %w", grantOver(err))
-	}
-	if grant.RefreshToken.Empty() {
-		grant.RefreshToken = token
+	case err != nil:
+		return nil, fmt.Errorf("refreshing: %w", targetRefused(err))
+	case grant.RefreshToken.Empty():
+		grant.RefreshToken = r.Token
 	}
 	return grant, nil
 }
 
-func (c *Client) refresh(ctx context.Context, m *Metadata, token Secret) (*Grant, error) {
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token.Reveal()}}
-	again := m.Quirk.ResourceOnRefresh
+// Renewal is a refresh token, and what is to come of it.
+type Renewal struct {
+	Token Secret
+
+	// Target is what the access token is to be for.
+	Target Target
+
+	// Own says that the refresh token came of an authorization for the target
+	// itself, and need not be told.
+	Own bool
+}
+
+// refreshForm has the target's parameters (RFC 6749 section 6, RFC 8707 section
+// 2.2, Auth0's multi-resource refresh tokens), where the refresh token is not of
+// its own; else the resources that it has anyway, where the provider wants them
+// again.
+func (c *Client) refreshForm(m *Metadata, r Renewal) url.Values {
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {r.Token.Reveal()}}
+	if r.Target.Empty() || r.Own {
+		if _, resources, _ := c.authorizationFor(m, r.Target); len(resources) > 0 && c.resourceOnRefresh(m) {
+			form["resource"] = resources
+		}
+		return form
+	}
+	if r.Target.Audience != "" {
+		form.Set("audience", r.Target.Audience)
+	}
+	if len(r.Target.Resources) > 0 {
+		form["resource"] = r.Target.Resources
+	}
+	if len(r.Target.Scopes) > 0 {
+		form.Set("scope", strings.Join(r.Target.Scopes, " "))
+	}
+	return form
+}
+
+func (c *Client) resourceOnRefresh(m *Metadata) bool {
 	if c.ResourceOnRefresh != nil {
-		again = *c.ResourceOnRefresh
+		return *c.ResourceOnRefresh
 	}
-	if again && len(c.Resources) > 0 {
-		form["resource"] = c.Resources
-	}
-	return c.tokenRequest(ctx, m, form)
+	return m.Quirk.ResourceOnRefresh
 }
 
 // overCodes are what providers say of a refresh token that they do not take

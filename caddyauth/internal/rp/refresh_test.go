@@ -37,7 +37,7 @@ func loggedIn(t *testing.T) (*provider.Provider, *Client, *Grant) {
 func TestIDPS26M100M102Refresh(t *testing.T) {
 	op, c, grant := loggedIn(t)
 	c.Resources = []string{"https://api.test/"} // not sent, unless resource_on_refresh says so
-	renewed, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+	renewed, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +50,9 @@ func TestIDPS26M100M102Refresh(t *testing.T) {
 		t.Errorf("got %d requests, the last %s, want %s", len(requests)-1, got.Encode(), want.Encode())
 	}
 	op.Misbehave(provider.Faults{KeepRefreshTokens: true})
+	op.Change(func(cfg *provider.Config) { cfg.APIs = c.Resources })
 	c.ResourceOnRefresh = new(true)
-	kept, err := c.Refresh(t.Context(), metadata(t, c), renewed.RefreshToken)
+	kept, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: renewed.RefreshToken})
 	if err != nil || kept.RefreshToken.Reveal() != renewed.RefreshToken.Reveal() {
 		t.Errorf("without rotation: %v", err)
 	}
@@ -110,7 +111,7 @@ func TestIDPS27M53M103M105RefreshErrors(t *testing.T) {
 					return provider.Status(tc.status, jsonType, tc.body)(w, r)
 				},
 			}})
-			_, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+			_, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -177,7 +178,7 @@ func TestM107A81LostAnswer(t *testing.T) {
 					return answerRaw(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\nConnection: close\r\n\r\n{\"access_")
 				},
 			}})
-			_, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+			_, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken})
 			if lost == 1 && err != nil || lost == 2 && !errors.Is(err, ErrUnavailable) {
 				t.Errorf("got %v", err)
 			}
@@ -197,14 +198,14 @@ func TestRefreshOfAProviderThatIsDown(t *testing.T) {
 	}})
 	ctx, cancel := contextWithTimeout(t, 100*time.Millisecond)
 	defer cancel()
-	if _, err := c.Refresh(ctx, m, grant.RefreshToken); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.Refresh(ctx, m, Renewal{Token: grant.RefreshToken}); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("slow: got %v", err)
 	}
 	if got := len(op.Requests("token")) - 1; got != 1 {
 		t.Errorf("got %d requests, want 1", got)
 	}
 	_ = op.Close()
-	if _, err := c.Refresh(t.Context(), m, grant.RefreshToken); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrGrantOver) {
+	if _, err := c.Refresh(t.Context(), m, Renewal{Token: grant.RefreshToken}); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrGrantOver) {
 		t.Errorf("down: got %v", err)
 	}
 }
@@ -264,7 +265,7 @@ func TestA57RefusalsQuoteNoSecret(t *testing.T) {
 			return provider.Status(400, "application/json", `{"error":"invalid_grant","error_description":"Wrong client for this refresh token: `+token+`, or `+url.QueryEscape(token)+`"}`)(w, r)
 		},
 	}})
-	_, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken)
+	_, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken})
 	if !errors.Is(err, ErrGrantOver) || strings.Contains(err.Error(), grant.RefreshToken.Reveal()) || !strings.Contains(err.Error(), "Wrong client for this refresh token: …, or …") {
 		t.Errorf("got %v", err)
 	}
@@ -289,7 +290,7 @@ func TestM107M151LostAnswerOverHTTP2(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	transport.TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	c := &Client{Provider: NewProvider(ProviderConfig{Issuer: server.URL, Transport: transport}), ClientID: "x"}
-	if _, err := c.Refresh(t.Context(), &Metadata{Endpoints: Endpoints{TokenEndpoint: server.URL}}, NewSecret("refresh-token")); err != nil || asked != 2 {
+	if _, err := c.Refresh(t.Context(), &Metadata{Endpoints: Endpoints{TokenEndpoint: server.URL}}, Renewal{Token: NewSecret("refresh-token")}); err != nil || asked != 2 {
 		t.Errorf("after %d requests: %v", asked, err)
 	}
 }
@@ -316,7 +317,7 @@ func TestM107AnswersLostWhole(t *testing.T) {
 					return true
 				},
 			}})
-			if _, err := c.Refresh(t.Context(), metadata(t, c), grant.RefreshToken); err != nil || n != 2 {
+			if _, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken}); err != nil || n != 2 {
 				t.Errorf("after %d requests: %v", n, err)
 			}
 		})
@@ -360,7 +361,7 @@ func TestA57WordsOfTheProtocolAreNoSecrets(t *testing.T) {
 		"token": provider.Status(401, "application/json", `{"error":"invalid_client","error_description":"the refresh_token is not for this client"}`),
 	}})
 	c.ClientID = "client"
-	_, err := c.Refresh(t.Context(), m, NewSecret("r-123456"))
+	_, err := c.Refresh(t.Context(), m, Renewal{Token: NewSecret("r-123456")})
 	if !errors.Is(err, ErrMisconfigured) || !strings.Contains(err.Error(), "the refresh_token is not for this client") {
 		t.Errorf("got %v", err)
 	}
@@ -370,7 +371,7 @@ func TestA57WordsOfTheProtocolAreNoSecrets(t *testing.T) {
 	op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
 		"token": provider.Status(401, "application/json", `{"error":"invalid_client","error_description":"wrong secret s3cret-of-the-client"}`),
 	}})
-	if _, err := c.Refresh(t.Context(), m, NewSecret("r-123456")); strings.Contains(err.Error(), secret.Reveal()) {
+	if _, err := c.Refresh(t.Context(), m, Renewal{Token: NewSecret("r-123456")}); strings.Contains(err.Error(), secret.Reveal()) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -68,7 +68,7 @@ func (c *cache) get(first string) (*Session, []string) {
 // larger than the value in it.
 func (c *cache) put(session *Session, first string, rest []string) {
 	e := cached{first: string([]byte(first)), session: session}
-	e.size = 512 + len(first) + session.claimsSize() + len(session.AccessToken.Reveal()) + len(session.RefreshToken.Reveal())
+	e.size = 512 + len(first) + session.claimsSize() + len(session.AccessToken.Reveal()) + len(session.RefreshToken.Reveal()) + session.furtherSize()
 	for _, value := range rest {
 		e.rest = append(e.rest, string([]byte(value)))
 		e.size += len(value)

@@ -64,12 +64,14 @@ func encode(s *Session, whole bool) ([]byte, error) {
 	w.Time(s.TokenIssued)
 	w.Number(s.Generation)
 	w.Time(s.Ends)
-	if whole {
-		writeToken(&w, s.IDToken)
-	} else {
-		writeToken(&w, rp.Secret{})
+	idToken := s.IDToken
+	if !whole {
+		idToken = rp.Secret{}
 	}
+	writeToken(&w, idToken)
 	writeStep(&w, s.Step)
+	writeFurther(&w, s.further.tokens)
+	w.Number(s.since)
 	return pack(w.Bytes())
 }
 
@@ -150,11 +152,15 @@ func decode(data []byte) (*Session, error) {
 	s.TokenIssued = r.Time()
 	s.Generation = r.Number()
 	s.Ends = r.Time()
-	s.IDToken = rp.NewSecret(readToken(r))
+	idToken := readToken(r)
 	s.Step = readStep(r)
+	s.further.tokens = readFurther(r)
+	s.since = r.Number()
 	if r.Err() != nil || s.ID == "" || s.AccessToken.Empty() {
 		return nil, errCodec
 	}
+	verified, _ := s.Source(rp.FromIDToken)
+	s.setIDToken(idToken, verified)
 	return s, nil
 }
 

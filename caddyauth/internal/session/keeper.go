@@ -26,10 +26,13 @@ type Keeper interface {
 	// nil when there is nothing.
 	Delete(ctx context.Context, h http.Header, cookies []string) (*Session, error)
 
-	// Refresh has do get new tokens for a session, unless somebody else who
-	// shares the sessions has just done it, or is about to. What comes back is
+	// Refresh has do get a new token of a key for a session, unless somebody else
+	// who shares the sessions has just done it, or is about to. What comes back is
 	// kept as safely as it can be before any browser hears of it.
-	Refresh(ctx context.Context, s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error)
+	//
+	// do may return both a session and an error: then it is to be kept, but has
+	// no such token. So may Refresh.
+	Refresh(ctx context.Context, s *Session, do Renew) (*Session, error)
 
 	// Remains returns what the cookies stand for, be its time up or not: it
 	// says whose session that was, and is never to be used. Errors are those of
@@ -42,6 +45,23 @@ type Keeper interface {
 	Outlive(time.Duration)
 }
 
+// Renew is how a session gets a token.
+type Renew struct {
+	Key string // of the token
+
+	// Anew says that it is not enough if somebody else has got one.
+	Anew bool
+
+	// Do asks the provider, with the newest copy of the session.
+	Do func(context.Context, *Session) (*Session, error)
+}
+
+// done reports whether a copy of the session has what was to come, for one who
+// has s.
+func (r *Renew) done(current, s *Session) bool {
+	return !r.Anew && current.Generation > s.Generation && current.Since(r.Key) > s.Since(r.Key)
+}
+
 // Stateless keeps a session whole in a sealed cookie. It survives restarts
 // and works on any number of machines that share the secret. By itself it
 // takes no session back: who ends one remembers that in Revocations.
@@ -51,7 +71,12 @@ type Stateless struct {
 	now     func() time.Time
 	opened  *cache
 	outlive time.Duration
+	whole   bool
 }
+
+// KeepIDToken has the session hold the ID token, for it goes upstream. It must
+// come before the first session is saved.
+func (k *Stateless) KeepIDToken() { k.whole = true }
 
 // maxCookies is how many cookies a session may take: two of 4 kB, so that
 // with login state and all that others set there is room within the 16 KiB
@@ -126,7 +151,7 @@ func (k *Stateless) carries(cookies, rest []string) bool {
 
 // Save implements Keeper.
 func (k *Stateless) Save(_ context.Context, h http.Header, cookies []string, s *Session) error {
-	data, err := encode(s, false)
+	data, err := encode(s, k.whole)
 	if err != nil {
 		return err
 	}
@@ -143,8 +168,8 @@ func (k *Stateless) Outlive(d time.Duration) { k.outlive = d }
 
 // Refresh implements Keeper. There is nobody to ask, and nowhere to keep the
 // outcome but in the cookie, which comes later.
-func (k *Stateless) Refresh(ctx context.Context, s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
-	return do(ctx, s)
+func (k *Stateless) Refresh(ctx context.Context, s *Session, do Renew) (*Session, error) {
+	return do.Do(ctx, s)
 }
 
 // Delete implements Keeper.

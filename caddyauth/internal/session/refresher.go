@@ -3,7 +3,6 @@ package session
 import (
 	"container/list"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -25,7 +24,9 @@ type Refresher struct {
 	paused   time.Time // until when nobody is to ask the provider
 }
 
-// refreshed is what is known of one session's refreshes.
+// refreshed is what is known of one session's refreshes. All of a session's
+// tokens are refreshed one after the other, for its refresh token may be good
+// for one use; each flight brings one of them.
 type refreshed struct {
 	key       string
 	place     *list.Element // in Refresher.order or .shown; nil before the first refresh has ended
@@ -35,24 +36,21 @@ type refreshed struct {
 	expires   time.Time     // when this may be forgotten
 	presented bool          // whether the browser has shown that it got latest
 	refused   refusals
-
-	trouble
+	ending
+	troubles map[string]*trouble
 }
 
-// trouble is what went wrong with one session's refreshes of late.
-type trouble struct {
-	over      bool      // the provider has refused the refresh token…
-	overAt    uint64    // …of this generation…
-	overSince time.Time // …at this time
-	failures  int       // in a row
-	odd       int       // of them, those in a row that no trouble of the provider explains
-	tried     uint64    // the generation that failed last
-	notBefore time.Time // of the next try
-	failure   error     // the last one
+// ending is that the provider has refused a session's refresh token.
+type ending struct {
+	over      bool
+	overAt    uint64 // of this generation…
+	overSince time.Time
+	failure   error // …in this way
 }
 
 // flight is one refresh.
 type flight struct {
+	key     string // of the token
 	done    chan struct{}
 	session *Session
 	err     error
@@ -64,8 +62,20 @@ type Refresh struct {
 	// that nobody gets the outcome of another's refresh (A74).
 	Key string
 
+	// Token is which of the session's tokens is wanted.
+	Token string
+
+	// Adds says that Do asks nobody: it adds what is here already, whatever went
+	// wrong lately, and whoever else has such a token.
+	Adds bool
+
+	// Refused says that an upstream does not take the token, though its time is
+	// not up: then all wait for a newer one.
+	Refused bool
+
 	// Do asks the provider. Its context is not the request's: who asked first
-	// may hang up, the others still wait.
+	// may hang up, the others still wait. It may return both a session and an
+	// error: then that is the newest there is, but without the token.
 	Do func(context.Context, *Session) (*Session, error)
 
 	// Keep is for how long the outcome is kept for a browser that has not
@@ -77,10 +87,6 @@ type Refresh struct {
 
 	// NoWait gives an error to who would have to wait.
 	NoWait bool
-
-	// Refused says that an upstream does not take the access token, though its
-	// time is not up: then all wait for a newer one.
-	Refused bool
 }
 
 const (
@@ -91,26 +97,9 @@ const (
 	// once the browser has shown the new ones: those that it had sent before.
 	StragglerTime = time.Minute
 
-	// overTime is how long a refused refresh token is remembered.
-	overTime = time.Hour
-
 	// flightTime bounds a refresh: two requests to the provider, and what else
 	// it may take to check the answer.
 	flightTime = 30 * time.Second
-
-	// The time between tries after a failure doubles from the first to the
-	// second.
-	firstBackoff, lastBackoff = time.Second, time.Minute
-
-	// maxOddFailures is how often in a row a refresh may fail in a way that no
-	// provider in good health, or in trouble, explains, before a session
-	// without a good token counts as over: a login may help, or will say what
-	// is wrong.
-	maxOddFailures = 3
-
-	// From so many failures in a row on, of whatever sessions, a provider that
-	// is in trouble is left alone by all for a while.
-	troubled, troubledPause = 8, 2 * time.Second
 )
 
 // Fresh returns the session with the newest tokens there are, for one whose
@@ -121,24 +110,33 @@ const (
 //
 // The error is ErrEnded when only a login helps. Any other says that there is
 // no good token now, but may be one later.
+//
+// Who needs a token while another of the session is under way waits for that
+// first.
 func (r *Refresher) Fresh(ctx context.Context, s *Session, how Refresh) (fresh *Session, landing <-chan struct{}, err error) {
-	f, s, began, err := r.begin(s, how)
-	if began {
-		landing = f.done
-	}
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case f == nil, s.TokenAlive(how.Now) && !how.Refused:
-		return s, landing, nil
-	case how.NoWait:
-		return nil, landing, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
-	}
-	select {
-	case <-f.done:
-		return f.session, nil, f.err
-	case <-ctx.Done():
-		return nil, landing, ctx.Err()
+	asked, now := time.Now(), how.Now
+	for {
+		f, newest, began, err := r.begin(s, how)
+		if began {
+			landing = f.done
+		}
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case f == nil, newest.Has(how.Token, how.Now) && !how.Adds && !how.Refused:
+			return newest, landing, nil
+		case how.NoWait:
+			return nil, landing, fmt.Errorf("%w: a refresh is under way", rp.ErrUnavailable)
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, landing, ctx.Err()
+		}
+		if began || f.key == how.Token && !how.Adds {
+			return f.session, nil, f.err
+		}
+		s, how.Now = newest, now.Add(time.Since(asked))
 	}
 }
 
@@ -154,7 +152,7 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 	}
 	if e != nil {
 		newer := e.newer(s)
-		if newer != s && newer.TokenAlive(how.Now) {
+		if newer.Since(how.Token) > s.Since(how.Token) && newer.Has(how.Token, how.Now) && !how.Adds {
 			return nil, newer, false, nil
 		}
 		s = newer
@@ -165,15 +163,15 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 			return e.flight, s, false, nil
 		}
 	}
-	known := e
-	if e != nil && e.failure != nil && s.Generation > e.tried {
+	known := e.trouble(how.Token)
+	if known != nil && how.Token == MainToken && s.Generation > known.tried {
 		known = nil // these tokens have not failed
 	}
-	if until := r.blocked(known); how.Now.Before(until) {
-		if s.TokenAlive(how.Now) {
+	if until := r.blocked(known); how.Now.Before(until) && !how.Adds {
+		if s.Has(how.Token, how.Now) {
 			return nil, s, false, nil
 		}
-		return nil, nil, false, &BackoffError{Wait: until.Sub(how.Now), Err: known.verdict()}
+		return nil, nil, false, &BackoffError{Wait: until.Sub(how.Now), Err: known.verdict(how.Token)}
 	}
 	if e == nil {
 		e = &refreshed{key: how.Key}
@@ -182,10 +180,10 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 		}
 		r.sessions[how.Key] = e
 	}
-	if how.Refused && s.TokenAlive(how.Now) && !e.refused.takeTurn(how.Now) {
+	if how.Refused && s.Has(how.Token, how.Now) && !e.refused.takeTurn(how.Now) {
 		return nil, s, false, nil
 	}
-	e.flight = &flight{done: make(chan struct{})}
+	e.flight = &flight{key: how.Token, done: make(chan struct{})}
 	go r.fly(e, e.flight, s, how)
 	return e.flight, s, true, nil
 }
@@ -194,8 +192,10 @@ func (r *Refresher) begin(s *Session, how Refresh) (f *flight, newest *Session, 
 // the given one, with what the given one knows better.
 func (e *refreshed) newer(s *Session) *Session {
 	switch {
-	case e.latest == nil, s.Generation >= e.latest.Generation:
+	case e.latest == nil, s.Generation > e.latest.Generation:
 		return s
+	case s.Generation == e.latest.Generation && len(s.further.tokens) >= len(e.latest.further.tokens):
+		return s // else it did not fit the cookie, and is known here only
 	case s.Seen.After(e.latest.Seen):
 		newer := *e.latest
 		newer.Seen = s.Seen
@@ -204,41 +204,6 @@ func (e *refreshed) newer(s *Session) *Session {
 		return e.latest
 	}
 }
-
-// blocked is until when the provider must not be asked.
-func (r *Refresher) blocked(e *refreshed) time.Time {
-	if e != nil && e.notBefore.After(r.paused) {
-		return e.notBefore
-	}
-	return r.paused
-}
-
-// verdict is what the failures of a session's refreshes mean to who has no
-// good token.
-func (e *refreshed) verdict() error {
-	switch {
-	case e == nil || e.failure == nil:
-		return fmt.Errorf("%w: it asked not to be asked", rp.ErrUnavailable)
-	case isOver(e.failure), e.odd >= maxOddFailures:
-		return fmt.Errorf("%w: %w", ErrEnded, e.failure)
-	default:
-		return e.failure
-	}
-}
-
-// BackoffError says that the provider is left alone for a while, after it
-// failed.
-type BackoffError struct {
-	Wait time.Duration
-	Err  error // why
-}
-
-func (e *BackoffError) Error() string {
-	return fmt.Sprintf("next try in %s: %v", e.Wait.Round(time.Second), e.Err)
-}
-
-// Unwrap gives the reason.
-func (e *BackoffError) Unwrap() error { return e.Err }
 
 // fly refreshes a session, and keeps the outcome before anybody is told.
 func (r *Refresher) fly(e *refreshed, f *flight, s *Session, how Refresh) {
@@ -252,55 +217,18 @@ func (r *Refresher) fly(e *refreshed, f *flight, s *Session, how Refresh) {
 	e.expires = now.Add(how.Keep)
 	if renewed != nil { // even if its token is dead already: the refresh token is not
 		e.latest, e.over = renewed, false
-		if err = nil; !renewed.TokenAlive(now) {
-			err = fmt.Errorf("%w: the access token expired before it was here", rp.ErrUnavailable)
+		if err == nil && !renewed.Has(f.key, now) {
+			err = fmt.Errorf("%w: the token expired before it was here", rp.ErrUnavailable)
 		}
 	}
 	if err == nil {
-		e.trouble, r.failures = trouble{}, 0
+		delete(e.troubles, f.key)
+		r.failures = 0
 		f.session = renewed
 	} else {
-		r.failed(e, s, err, now)
-		f.err = e.verdict()
+		f.err = r.failed(e, s, f.key, err, now).verdict(f.key)
 	}
 	r.queue(e, now)
-}
-
-// failed puts off the next try.
-func (r *Refresher) failed(e *refreshed, s *Session, err error, now time.Time) {
-	e.failure = err
-	e.failures++
-	e.tried = s.Generation
-	if e.odd++; errors.Is(err, rp.ErrUnavailable) {
-		e.odd = 0
-	}
-	e.notBefore = now.Add(min(firstBackoff<<min(e.failures-1, 10), lastBackoff))
-	if isOver(err) {
-		e.over, e.overAt, e.overSince, e.expires = true, s.Generation, now, now.Add(overTime)
-		return
-	}
-	if !errors.Is(err, rp.ErrUnavailable) {
-		return
-	}
-	if r.failures++; r.failures >= troubled {
-		r.pause(now.Add(troubledPause))
-	}
-	if refused, ok := errors.AsType[*rp.EndpointError](err); ok && refused.RetryAfter > 0 {
-		r.pause(now.Add(refused.RetryAfter)) // it speaks to all of us
-	}
-}
-
-func (r *Refresher) pause(until time.Time) {
-	if until.After(r.paused) {
-		r.paused = until
-	}
-}
-
-// isOver reports whether a failure means that the refresh token is worthless,
-// or that what came for it must not be used.
-func isOver(err error) bool {
-	_, refused := errors.AsType[*rp.CheckError](err)
-	return errors.Is(err, rp.ErrGrantOver) || errors.Is(err, ErrNone) || refused && !errors.Is(err, rp.ErrNoKeys)
 }
 
 // guarded keeps a panic from ending the process, or from leaving a flight that
@@ -313,11 +241,7 @@ func guarded(s *Session, how Refresh) (renewed *Session, err error) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), flightTime)
 	defer cancel()
-	renewed, err = how.Do(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	return renewed, nil
+	return how.Do(ctx, s)
 }
 
 // Presented says that a browser has shown a generation of its session: what
@@ -340,7 +264,7 @@ func (r *Refresher) queue(e *refreshed, now time.Time) {
 	r.size -= e.size
 	e.size = 512
 	if s := e.latest; s != nil {
-		e.size += s.claimsSize() + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + len(s.IDToken.Reveal())
+		e.size += s.claimsSize() + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + s.furtherSize()
 	}
 	r.size += e.size
 	r.unlist(e)

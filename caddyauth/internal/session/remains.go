@@ -31,7 +31,7 @@ func (k *Stored) leave(ctx context.Context, s *Session) error {
 	now := k.cfg.Now()
 	left := *s
 	left.Ends = now
-	left.RefreshToken, left.IDToken = rp.Secret{}, rp.Secret{}
+	left.RefreshToken, left.IDToken, left.further = rp.Secret{}, rp.Secret{}, further{}
 	return k.writeUntil(ctx, &left, s.record().version+1, now)
 }
 

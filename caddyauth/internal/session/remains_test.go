@@ -26,7 +26,7 @@ func gone(t *testing.T, k *Stored, s *Session, cookies []string) {
 	if _, err := k.Current(t.Context(), s); !errors.Is(err, ErrNone) {
 		t.Errorf("a stream of it goes on: %v", err)
 	}
-	if _, err := k.Refresh(t.Context(), s, never); !errors.Is(err, ErrEnded) {
+	if _, err := k.refreshMain(t.Context(), s, never); !errors.Is(err, ErrEnded) {
 		t.Errorf("it is refreshed: %v", err)
 	}
 	slid := *s
@@ -59,7 +59,7 @@ func TestA72Remains(t *testing.T) {
 				if refused {
 					time.Sleep(time.Minute)
 					ended = time.Now()
-					if _, err := k.Refresh(t.Context(), s, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrGrantOver }); !errors.Is(err, rp.ErrGrantOver) {
+					if _, err := k.refreshMain(t.Context(), s, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrGrantOver }); !errors.Is(err, rp.ErrGrantOver) {
 						t.Fatal(err)
 					}
 				}
@@ -114,7 +114,7 @@ func TestNothingRemains(t *testing.T) {
 		memory := new(store.Memory)
 		k := newStored(t, memory, hours, time.Now)
 		s, cookies := begun(t, k)
-		if _, err := k.Refresh(t.Context(), s, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrGrantOver }); !errors.Is(err, rp.ErrGrantOver) {
+		if _, err := k.refreshMain(t.Context(), s, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrGrantOver }); !errors.Is(err, rp.ErrGrantOver) {
 			t.Fatal(err)
 		}
 		if _, err := k.Remains(t.Context(), cookies); !errors.Is(err, ErrNone) {

@@ -37,9 +37,12 @@ type Session struct {
 	Tokens
 
 	// IDToken is the ID token as the provider sent it, a hint for the logout.
-	// A Stateless keeps it apart from the session: there it is known only where
-	// it has just come.
+	// A Stateless keeps it apart from the session, unless it goes upstream: there
+	// it is known only where it has just come.
 	IDToken rp.Secret
+
+	// further are the tokens beside that of the login.
+	further further
 
 	// Created is when the browser came back with a login, from which
 	// Limits.Lifetime counts: what ends sessions that began by a later time
@@ -88,6 +91,10 @@ type Tokens struct {
 	// the tokens that are good.
 	Generation uint64
 
+	// since is the generation that brought the access token: others may have
+	// brought other tokens.
+	since uint64
+
 	// bearer is "Bearer " and the access token, made once: it is needed with
 	// every request.
 	bearer rp.Secret
@@ -128,16 +135,10 @@ func IsHandle(text string) bool {
 // Refreshed returns the session with the tokens of a refresh. The identity is
 // nil where nothing new is known of the user; then what is known stays.
 func (s *Session) Refreshed(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
-	renewed := *s
-	renewed.Generation++
+	renewed := s.renewed()
+	renewed.since = renewed.Generation
 	renewed.TokenIssued, renewed.TokenExpiry = now, grant.Expiry
 	renewed.RefreshToken = grant.RefreshToken
-	renewed.loaded = nil
-	if record := s.record(); record != nil {
-		renewed.loaded = &loaded{record: record}
-	} else {
-		renewed.IDToken = rp.Secret{}
-	}
 	renewed.setToken(grant.AccessToken.Reveal())
 	if grant.Scope != "" {
 		renewed.Scope = grant.Scope
@@ -146,13 +147,14 @@ func (s *Session) Refreshed(grant *rp.Grant, who *rp.Identity, now time.Time) *S
 		renewed.Identity, renewed.Claims = *who, who.Claims()
 		renewed.keepIDToken(grant, who)
 	}
-	return &renewed
+	return renewed
 }
 
-// keepIDToken keeps an ID token that has just come, and was verified.
+// keepIDToken keeps an ID token that has just come, and was verified. When none
+// came, the one before stays what it is.
 func (s *Session) keepIDToken(grant *rp.Grant, who *rp.Identity) {
-	if _, verified := who.Source(rp.FromIDToken); verified {
-		s.IDToken = grant.IDToken
+	if claims, verified := who.Source(rp.FromIDToken); verified && !grant.IDToken.Empty() {
+		s.setIDToken(grant.IDToken.Reveal(), claims)
 	}
 }
 
@@ -172,16 +174,12 @@ func (s *Session) claimsSize() (size int) {
 	return size
 }
 
-// setToken sets the access token. Both secrets share their memory.
-func (t *Tokens) setToken(token string) {
-	const scheme = "Bearer "
-	bearer := scheme + token
-	t.bearer, t.AccessToken = rp.NewSecret(bearer), rp.NewSecret(bearer[len(scheme):])
-}
+// setToken sets the access token.
+func (t *Tokens) setToken(token string) { t.bearer, t.AccessToken = bearer(token) }
 
 // Authorization is the value of the Authorization header that carries the
-// access token (RFC 6750 section 2.1).
-func (s *Session) Authorization() string { return s.bearer.Reveal() }
+// access token of the login.
+func (s *Session) Authorization() string { return s.AuthorizationFor(MainToken) }
 
 // TokenAlive reports whether the access token may still be used.
 func (s *Session) TokenAlive(now time.Time) bool { return now.Before(s.TokenExpiry) }
@@ -208,11 +206,15 @@ func (s *Session) Due(now time.Time, early time.Duration) bool {
 	if s.RefreshToken.Empty() {
 		return false
 	}
-	lifetime := s.TokenExpiry.Sub(s.TokenIssued)
+	return due(s.TokenIssued, s.TokenExpiry, early, now)
+}
+
+func due(issued, expiry time.Time, early time.Duration, now time.Time) bool {
+	lifetime := expiry.Sub(issued)
 	if early <= 0 {
 		early = min(lifetime/5, time.Minute)
 	}
-	return !now.Before(s.TokenExpiry.Add(-min(early, lifetime/2)))
+	return !now.Before(expiry.Add(-min(early, lifetime/2)))
 }
 
 // Limits are how long sessions last. They are those of the configuration in

@@ -304,8 +304,8 @@ const lockWait = 100 * time.Millisecond
 
 // Refresh implements Keeper: one of all who share the store asks the provider,
 // the others get its outcome.
-func (k *Stored) Refresh(ctx context.Context, s *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
-	unlock, current, err := k.claim(ctx, s)
+func (k *Stored) Refresh(ctx context.Context, s *Session, do Renew) (*Session, error) {
+	unlock, current, err := k.claim(ctx, s, &do)
 	if err != nil {
 		return nil, err
 	}
@@ -313,24 +313,27 @@ func (k *Stored) Refresh(ctx context.Context, s *Session, do func(context.Contex
 		return current, nil
 	}
 	defer func() { unlock() }()
-	renewed, err := do(ctx, current)
-	if err != nil && !isOver(err) {
+	renewed, err := do.Do(ctx, current)
+	switch {
+	case renewed != nil:
+		kept, failed := k.keep(ctx, renewed, keepTries)
+		return kept, errors.Join(err, failed)
+	case isOver(err):
+		return k.refused(ctx, current, err)
+	case !errors.Is(err, rp.ErrTarget): // that says nothing of other tokens, which may be due
 		// Each process by itself leaves the provider alone after a failure; but
 		// as many as there are would ask it as often (T3).
 		keepLock := unlock
 		unlock = func() { time.AfterFunc(firstBackoff, keepLock) }
-		return nil, err
 	}
-	if err != nil {
-		return k.refused(ctx, current, err)
-	}
-	return k.keep(ctx, renewed, keepTries)
+	return nil, err
 }
 
-// claim waits until the session's tokens are newer than those of s, or until
-// it is this process's turn to see to that; then it gives what ends the turn,
+// claim waits until the session has the token that is to come, or until it is
+// this process's turn to see to that; somebody who has refreshed another of its
+// tokens does not count. Then it gives what ends the turn,
 // and the session as the store has it by now.
-func (k *Stored) claim(ctx context.Context, s *Session) (unlock func(), current *Session, err error) {
+func (k *Stored) claim(ctx context.Context, s *Session, do *Renew) (unlock func(), current *Session, err error) {
 	for {
 		ok := true
 		unlock = func() {}
@@ -343,13 +346,13 @@ func (k *Stored) claim(ctx context.Context, s *Session) (unlock func(), current 
 		if errors.Is(err, ErrNone) {
 			err = ErrEnded
 		}
-		if ok && (err != nil || current.Generation > s.Generation) {
+		if ok && (err != nil || do.done(current, s)) {
 			unlock()
 		}
 		switch {
 		case err != nil:
 			return nil, nil, err
-		case current.Generation > s.Generation:
+		case do.done(current, s):
 			return nil, current, nil
 		case s.Generation > current.Generation: // the last refresh could not be kept
 			newest := *s

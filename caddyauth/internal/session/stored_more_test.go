@@ -110,7 +110,7 @@ func TestStoredCached(t *testing.T) {
 	if n := s.loads.Load(); n != 0 || s.cached.Load() != 101 {
 		t.Errorf("it was asked %d times anew", n)
 	}
-	if _, err := k.Refresh(t.Context(), loaded, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrUnavailable }); err == nil {
+	if _, err := k.refreshMain(t.Context(), loaded, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrUnavailable }); err == nil {
 		t.Error("no error")
 	}
 	if n := s.loads.Load(); n == 0 {
@@ -185,12 +185,12 @@ func TestT4StoredRefreshFails(t *testing.T) {
 			return nil, rp.ErrUnavailable
 		}
 		s.lockErr = errors.New("no locks")
-		if _, err := k.Refresh(t.Context(), loaded, never); !errors.Is(err, ErrStore) {
+		if _, err := k.refreshMain(t.Context(), loaded, never); !errors.Is(err, ErrStore) {
 			t.Errorf("no locks: %v", err)
 		}
 		s.lockErr = nil
 		s.before = func(string) error { return errors.New("down") }
-		if _, err := k.Refresh(t.Context(), loaded, never); !errors.Is(err, ErrStore) {
+		if _, err := k.refreshMain(t.Context(), loaded, never); !errors.Is(err, ErrStore) {
 			t.Errorf("no answer: %v", err)
 		}
 		s.before = nil
@@ -200,7 +200,7 @@ func TestT4StoredRefreshFails(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := k.Refresh(ctx, loaded, never); !errors.Is(err, rp.ErrUnavailable) {
+		if _, err := k.refreshMain(ctx, loaded, never); !errors.Is(err, rp.ErrUnavailable) {
 			t.Errorf("somebody else has the lock: %v", err)
 		}
 		unlock()
@@ -214,14 +214,14 @@ func TestT4StoredRefreshFails(t *testing.T) {
 			return nil
 		}
 		refused := func(context.Context, *Session) (*Session, error) { return nil, rp.ErrGrantOver }
-		if _, err := k.Refresh(t.Context(), loaded, refused); !errors.Is(err, rp.ErrGrantOver) || trouble != 1 {
+		if _, err := k.refreshMain(t.Context(), loaded, refused); !errors.Is(err, rp.ErrGrantOver) || trouble != 1 {
 			t.Errorf("refused: %v, told %d times", err, trouble)
 		}
 		s.before = nil
 		if err := k.End(t.Context(), loaded.Handle()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := k.Refresh(t.Context(), loaded, never); !errors.Is(err, ErrEnded) {
+		if _, err := k.refreshMain(t.Context(), loaded, never); !errors.Is(err, ErrEnded) {
 			t.Errorf("ended: %v", err)
 		}
 	})
@@ -256,7 +256,7 @@ func TestA80LocksThatDoNotHold(t *testing.T) {
 			if loaded, err = k.Load(t.Context(), cookies); err != nil {
 				t.Fatal(err)
 			}
-			renewed, err := k.Refresh(t.Context(), loaded, func(ctx context.Context, s *Session) (*Session, error) {
+			renewed, err := k.refreshMain(t.Context(), loaded, func(ctx context.Context, s *Session) (*Session, error) {
 				if _, err := k.keep(ctx, got("theirs", s), 1); err != nil {
 					t.Error(err)
 				}
@@ -282,7 +282,7 @@ func TestT4UnkeptTokensAreKeptAfterASlide(t *testing.T) {
 			}
 			return nil
 		}
-		fresh, err := one.Refresh(t.Context(), loaded, func(_ context.Context, s *Session) (*Session, error) {
+		fresh, err := one.refreshMain(t.Context(), loaded, func(_ context.Context, s *Session) (*Session, error) {
 			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("b"), RefreshToken: rp.NewSecret("r2"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 		})
 		if err != nil {
@@ -372,7 +372,7 @@ func TestStatelessRefreshAndDelete(t *testing.T) {
 	c := (&http.Response{Header: h}).Cookies()[0]
 	cookies := []string{c.Name + "=" + c.Value}
 	down := errors.New("down")
-	if _, err := k.Refresh(t.Context(), s, func(context.Context, *Session) (*Session, error) { return nil, down }); !errors.Is(err, down) {
+	if _, err := k.refreshMain(t.Context(), s, func(context.Context, *Session) (*Session, error) { return nil, down }); !errors.Is(err, down) {
 		t.Errorf("got %v", err)
 	}
 	h = http.Header{}

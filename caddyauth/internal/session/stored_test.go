@@ -344,7 +344,7 @@ func TestT1A80OneRefreshOnThreeReplicas(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				renewed, err := k.Refresh(t.Context(), loaded, func(_ context.Context, s *Session) (*Session, error) {
+				renewed, err := k.refreshMain(t.Context(), loaded, func(_ context.Context, s *Session) (*Session, error) {
 					asked.Add(1)
 					time.Sleep(3 * time.Second)
 					return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("b"), RefreshToken: rp.NewSecret("r2"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
@@ -377,7 +377,7 @@ func TestT3StoredRefreshOutcomes(t *testing.T) {
 		}
 
 		refused, cookies := begun()
-		if _, err := k.Refresh(t.Context(), refused, func(context.Context, *Session) (*Session, error) {
+		if _, err := k.refreshMain(t.Context(), refused, func(context.Context, *Session) (*Session, error) {
 			return nil, fmt.Errorf("%w: invalid_grant", rp.ErrGrantOver)
 		}); !errors.Is(err, rp.ErrGrantOver) {
 			t.Errorf("refused: %v", err)
@@ -387,7 +387,7 @@ func TestT3StoredRefreshOutcomes(t *testing.T) {
 		}
 
 		unlucky, cookies := begun()
-		if _, err := k.Refresh(t.Context(), unlucky, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrUnavailable }); !errors.Is(err, rp.ErrUnavailable) {
+		if _, err := k.refreshMain(t.Context(), unlucky, func(context.Context, *Session) (*Session, error) { return nil, rp.ErrUnavailable }); !errors.Is(err, rp.ErrUnavailable) {
 			t.Errorf("provider down: %v", err)
 		}
 		if _, err := k.Load(t.Context(), cookies); err != nil {
@@ -395,7 +395,7 @@ func TestT3StoredRefreshOutcomes(t *testing.T) {
 		}
 
 		ended, cookies := begun()
-		if _, err := k.Refresh(t.Context(), ended, func(ctx context.Context, s *Session) (*Session, error) {
+		if _, err := k.refreshMain(t.Context(), ended, func(ctx context.Context, s *Session) (*Session, error) {
 			if _, err := k.Delete(ctx, http.Header{}, cookies); err != nil {
 				t.Error(err)
 			}
@@ -416,7 +416,7 @@ func TestT3StoredRefreshOutcomes(t *testing.T) {
 		}
 		var trouble int
 		k.cfg.Trouble = func(string, error) { trouble++ }
-		fresh, err := k.Refresh(t.Context(), unkept, good)
+		fresh, err := k.refreshMain(t.Context(), unkept, good)
 		if err != nil || fresh.AccessToken.Reveal() != "b" || trouble != 1 {
 			t.Fatalf("full: %+v, %v; told of %d", fresh, err, trouble)
 		}
@@ -450,7 +450,7 @@ func TestT3ReplicasBackOffTogether(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if _, err := k.Refresh(t.Context(), loaded, func(context.Context, *Session) (*Session, error) {
+				if _, err := k.refreshMain(t.Context(), loaded, func(context.Context, *Session) (*Session, error) {
 					mu.Lock()
 					defer mu.Unlock()
 					tries = append(tries, time.Now())
@@ -487,7 +487,7 @@ func TestStoredSlideDuringRefresh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := one.Refresh(t.Context(), loaded, func(ctx context.Context, s *Session) (*Session, error) {
+		if _, err := one.refreshMain(t.Context(), loaded, func(ctx context.Context, s *Session) (*Session, error) {
 			there, err := two.Load(ctx, cookies)
 			if err != nil {
 				return nil, err
@@ -681,7 +681,7 @@ func TestT4StoreThatTakesNothing(t *testing.T) {
 			return slid
 		},
 		"new tokens": func(t *testing.T, k *Stored, s *Session) *Session {
-			got, err := k.Refresh(t.Context(), s, func(_ context.Context, s *Session) (*Session, error) {
+			got, err := k.refreshMain(t.Context(), s, func(_ context.Context, s *Session) (*Session, error) {
 				return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("b"), RefreshToken: rp.NewSecret("r2"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 			})
 			if err != nil {
@@ -758,7 +758,7 @@ func TestM108TokensThatComeLateAreKept(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := k.Refresh(ctx, loaded, func(_ context.Context, s *Session) (*Session, error) {
+		if _, err := k.refreshMain(ctx, loaded, func(_ context.Context, s *Session) (*Session, error) {
 			time.Sleep(2 * time.Second)
 			return s.Refreshed(&rp.Grant{AccessToken: rp.NewSecret("b"), RefreshToken: rp.NewSecret("r2"), Expiry: time.Now().Add(time.Hour)}, nil, time.Now()), nil
 		}); err != nil {
