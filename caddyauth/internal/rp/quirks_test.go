@@ -111,7 +111,7 @@ func TestIDPS43QuirkLogto(t *testing.T) {
 		"Logto":                {QuirkOf("https://x.logto.app/oidc"), nil, true},
 		"Logto, switched off":  {QuirkOf("https://x.logto.app/oidc"), new(false), false},
 	} {
-		op := start(t, provider.Config{})
+		op := start(t, provider.Config{APIs: []string{"https://a.test", "https://b.test"}})
 		c := newClient(op)
 		c.Scopes = append(c.Scopes, "offline_access")
 		grant, _, err := exchange(t, c)
