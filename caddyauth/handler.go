@@ -123,11 +123,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.bearer, err = h.BearerConfig.load(h.party.client); err != nil {
 		return err
 	}
+	if err := h.provisionToken(); err != nil {
+		return err
+	}
 	h.identity = newIdentityHeaders(h.HeaderUp)
 	h.party.headers.add(h.identity)
 	h.own = app.ownCookies()
 	h.outliveSessions(h.party)
-	h.verifier = h.newVerifier()
 	h.verifier = h.newVerifier()
 	return nil
 }
