@@ -25,7 +25,7 @@ const (
 // K4, A57, A123: secrets stand neither in the adapted configuration, when
 // they are given as {env.} or {file.}, nor in the log of a server that traces
 // its handlers at debug level, not even when they were given as they are.
-func TestK4A57A123SecretsInConfigAndLog(t *testing.T) {
+func TestK4A57A123IDPS44SecretsInConfigAndLog(t *testing.T) {
 	t.Setenv("TEST_CLIENT_SECRET", "s3cr:t%+é")
 	t.Setenv("TEST_COOKIE_SECRET", cookieSecret)
 	for name, options := range map[string]string{

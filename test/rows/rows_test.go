@@ -1,7 +1,8 @@
 // Package rows counts which rows of the project's tables stand in the name of
 // a test: the duties from the standards (R01 …), what a provider can do wrong
-// (M01 …), what attackers try (A22 …), and
-// what sessions must survive (T1 …). A row that no test bears is listed here, with its reason.
+// (M01 …), what attackers try (A01 …), what providers need (IDPS01 …), and what
+// sessions must survive (T1 …). A row that no test bears is listed here, with
+// its reason.
 package rows
 
 import (
@@ -20,10 +21,11 @@ import (
 
 // tables are the rows there are, by letter: ranges of numbers.
 var tables = map[string][][2]int{
-	"M": {{1, 36}, {40, 49}, {50, 66}, {70, 93}, {100, 109}, {110, 113}, {120, 137}, {140, 143}, {150, 153}},
-	"R": {{1, 18}, {20, 37}, {40, 48}, {50, 61}},
-	"A": {{22, 31}, {44, 44}, {50, 54}, {59, 59}, {61, 87}, {90, 97}, {113, 116}, {118, 121}},
-	"T": {{1, 10}},
+	"M":    {{1, 36}, {40, 49}, {50, 66}, {70, 93}, {100, 109}, {110, 113}, {120, 137}, {140, 143}, {150, 153}},
+	"R":    {{1, 18}, {20, 37}, {40, 48}, {50, 61}},
+	"A":    {{1, 31}, {40, 87}, {90, 97}, {113, 116}, {118, 121}},
+	"IDPS": {{1, 44}},
+	"T":    {{1, 10}},
 }
 
 // lettered are the rows that stand between two numbers.
@@ -31,7 +33,8 @@ var lettered = []string{"R19", "R19a", "R19b", "R19c", "R19d", "R19e", "R19f", "
 
 // open are the rows without a test, and why.
 var open = map[string]string{
-	"M140": "PAR is a later capability", "M141": "DPoP is a later capability", "M142": "DPoP is a later capability",
+	"IDPS40": "PAR is a later capability",
+	"M140":   "PAR is a later capability", "M141": "DPoP is a later capability", "M142": "DPoP is a later capability",
 	"R48": "session management by frames is not implemented, on purpose: browsers block what it needs",
 	"R50": "PAR is a later capability", "R51": "request objects are a later capability", "R52": "DPoP is a later capability",
 	"R55": "token exchange is a later capability",
@@ -74,7 +77,7 @@ func row(letter string, n int) string {
 	return fmt.Sprintf("%s%02d", letter, n)
 }
 
-var rowID = regexp.MustCompile(`[AMR]\d{2,3}[a-i]?|T\d{1,2}`)
+var rowID = regexp.MustCompile(`[AMR]\d{2,3}[a-i]?|IDPS\d{2}|T\d{1,2}`)
 
 // rowsInTestNames finds the rows in the names of test functions, and at the
 // beginning of texts in test files, which name cases. A range in a function's

@@ -136,7 +136,7 @@ func TestF02A102M32ForgedTokensCostNothing(t *testing.T) {
 }
 
 // M30: a rotation just before signing is followed at once, twice in a row.
-func TestM30RotationJustBeforeSigning(t *testing.T) {
+func TestM30IDPS41RotationJustBeforeSigning(t *testing.T) {
 	op := start(t, provider.Config{})
 	c := newClient(op)
 	for range 1 + fetchBurst {

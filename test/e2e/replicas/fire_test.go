@@ -67,7 +67,7 @@ func slowly(latency time.Duration) provider.Faults {
 // T1, A80, M100: 200 parallel requests on an expired token, at a provider that
 // takes three seconds, replaces refresh tokens, and takes one that comes twice
 // for stolen. There is one grant, and everybody is served.
-func TestT1A80M100ParallelExpiredRequests(t *testing.T) {
+func TestT1A80M100IDPS25ParallelExpiredRequests(t *testing.T) {
 	each(t, append([]kind{cookieThree}, promising...), named, func(t *testing.T, k kind) {
 		w := newWorld(t, setup{kind: k})
 		b := w.expired(1)[0]
