@@ -104,7 +104,7 @@ func (b *browser) send(req *http.Request) answer {
 		}
 	}
 	resp, err := plain.RoundTrip(req)
-	for tries := 0; b.patient && tries < 3 && hungUp(err) && (req.Body == nil || unsent(req, err)); tries++ { // browsers try again, too
+	for tries := 0; b.patient && tries < 3 && hungUp(err) && rewound(req); tries++ { // browsers try again, too
 		resp, err = plain.RoundTrip(req)
 	}
 	if err != nil {
@@ -136,14 +136,17 @@ func hungUp(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
 }
 
-// unsent reports whether nothing of a request was sent, and makes its body good
-// for another try.
-func unsent(req *http.Request, err error) bool {
-	failed, ok := errors.AsType[*net.OpError](err)
-	if !ok || failed.Op != "dial" || req.GetBody == nil {
+// rewound makes a request good for another try, with its body: what Caddy has
+// begun to read it also answers.
+func rewound(req *http.Request) bool {
+	if req.Body == nil {
+		return true
+	}
+	if req.GetBody == nil {
 		return false
 	}
-	req.Body, err = req.GetBody()
+	body, err := req.GetBody()
+	req.Body = body
 	return err == nil
 }
 
