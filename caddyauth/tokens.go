@@ -71,7 +71,7 @@ func (h *Handler) authorize(r *http.Request, a *authState) bool {
 		}
 		return true
 	}
-	value := ""
+	var value string
 	switch {
 	case !a.brought:
 		value = a.session.AuthorizationFor(h.token.key)
