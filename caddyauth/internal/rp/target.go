@@ -51,15 +51,6 @@ func targetRefused(err error) error {
 	return err
 }
 
-// RefusedTarget reports what an error in an authorization response says of the
-// target that was asked for; nil if it is about something else, be it the user.
-func RefusedTarget(e *OAuthError) error {
-	if slices.Contains(generalCodes, e.Code) {
-		return &TargetError{General: true, Err: e}
-	}
-	return nil
-}
-
 // authorizationFor is what to ask for when the token is to be for a target.
 // What the target does not say is as configured; but an audience and resources
 // go together, for both say what the token is for. The scopes have what the
