@@ -107,3 +107,20 @@ func TestR56MeetsAsALoginDoes(t *testing.T) {
 		}
 	}
 }
+
+// R16, R27: any one thing that is asked for is something; a max_age of 0 above
+// all, which asks for the most.
+func TestR16R27AskingForNothing(t *testing.T) {
+	now := time.Duration(0)
+	if ask := (Ask{Essential: true}); !ask.Empty() {
+		t.Error("essential, and of nothing")
+	}
+	for name, ask := range map[string]Ask{
+		"max_age 0": {MaxAge: &now}, "acr_values": {ACRValues: []string{"gold"}}, "an audience": {Target: Target{Audience: "a"}},
+		"a resource": {Target: Target{Resources: []string{"r"}}}, "scopes": {Target: Target{Scopes: []string{"s"}}},
+	} {
+		if ask.Empty() {
+			t.Errorf("%s is nothing", name)
+		}
+	}
+}

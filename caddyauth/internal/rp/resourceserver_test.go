@@ -212,6 +212,20 @@ func TestR20IDPS38BroughtByStrangers(t *testing.T) {
 	refusedAt(t, b.accepts(t, b.brought(nil, map[string]any{"tid": ourTenant, "iss": issuer("other")})), "iss")
 }
 
+// A119: nobody can tell what a token is worth whose provider is not there: that is
+// no token, and not one that is known to be bad.
+func TestA119BroughtWithoutTheProvider(t *testing.T) {
+	b := newAPIBench(t)
+	good := b.brought(nil, nil)
+	b.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{
+		"metadata": provider.Status(http.StatusServiceUnavailable, "text/plain", ""),
+	}})
+	token, err := b.server.Verify(t.Context(), NewSecret(good))
+	if token != nil || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v, %v", token, err)
+	}
+}
+
 // A102, IDPS 32, M32: ten thousand forged access tokens within ten seconds, with
 // unknown keys and with known ones, cost a handful of fetches. A login behind a
 // rotation goes on, a logout by the provider, too, and so do the tokens of a
@@ -316,14 +330,16 @@ func TestVerifiedTokensAreBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	token := &AccessToken{GoodUntil: now.Add(time.Hour)}
 	sum := func(i int) [sha256.Size]byte { return sha256.Sum256([]byte(fmt.Sprint(i))) }
-	const size = maxVerified / 100
+	const size = maxVerified / 128 // so many fit, to the byte
 	for i := range 1000 {
 		v.put(sum(i), token, size, now)
-		v.put(sum(i), token, size, now)
-		if v.get(sum(i), now) == nil {
-			t.Fatalf("token %d is not remembered", i)
+		if i%128 != 127 { // the last that fits would not, again
+			v.put(sum(i), token, size, now)
 		}
-		if len(v.tokens) > 100 || v.size > maxVerified || v.size != size*len(v.tokens) {
+		if v.get(sum(i), now) == nil || v.get(sum(i-i%128), now) == nil {
+			t.Fatalf("token %d is not remembered, or one before", i)
+		}
+		if len(v.tokens) != i%128+1 || v.size > maxVerified || v.size != size*len(v.tokens) {
 			t.Fatalf("%d tokens of %d bytes are remembered", len(v.tokens), v.size)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -40,6 +41,9 @@ func TestR16TargetCheck(t *testing.T) {
 		{"aud in another case", api, jwtWith(at, `{"AUD":"https://a.test"}`), "", false},
 		{"aud stands twice", api, jwtWith(at, `{"aud":"https://b.test","aud":"https://a.test"}`), "", false},
 		{"claims that are no JSON", api, jwtWith(at, `{`), "", false},
+		{"claims that are no base64", api, strings.Replace(jwtWith(at, `{"aud":"https://a.test"}`), ".", ".!", 1), "", false},
+		{"a header that is no JSON", api, jwtWith(`{`, `{"aud":"https://b.test"}`), "", true},
+		{"a header without an algorithm", api, jwtWith(`{}`, `{"aud":"https://b.test"}`), "", true},
 		{"an opaque token", api, "opaque", "", true},
 		{"an opaque token with dots", api, "a.b.c", "", true},
 		{"one of two resources", Target{Resources: []string{"https://a.test/", "https://b.test/"}}, jwtWith(at, `{"aud":"https://b.test/"}`), "", true},
@@ -142,8 +146,27 @@ func TestTargetRefused(t *testing.T) {
 		op.Misbehave(provider.Faults{RefuseTarget: func(string, url.Values) string { return code }})
 		_, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken, Target: Target{Audience: "https://a.test"}})
 		refused, is := errors.AsType[*TargetError](err)
-		if is != want.target || errors.Is(err, ErrTarget) != want.target || is && refused.General != want.general || errors.Is(err, ErrGrantOver) {
+		if err == nil || is != want.target || errors.Is(err, ErrTarget) != want.target || is && refused.General != want.general || errors.Is(err, ErrGrantOver) {
 			t.Errorf("%s: got %v", code, err)
+		}
+	}
+	// What says nothing is the refresh token's fault (Glewlwyd), or the provider's.
+	for name, tc := range map[string]struct {
+		answer func(http.ResponseWriter, *http.Request) bool
+		target bool
+		is     error
+	}{
+		"nothing at all":          {provider.Status(http.StatusBadRequest, "text/plain", ""), true, ErrTarget},
+		"a proxy's refusal":       {provider.Status(http.StatusForbidden, "text/html", "<p>no</p>"), false, nil},
+		"trouble":                 {provider.Status(http.StatusBadGateway, "text/html", "<p>no</p>"), false, ErrUnavailable},
+		"trouble, with its words": {provider.Status(http.StatusServiceUnavailable, "application/json", `{"error":"invalid_request"}`), false, ErrUnavailable},
+	} {
+		op, c, grant := loggedIn(t)
+		op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"token": tc.answer}})
+		got, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken, Target: Target{Audience: "https://a.test"}})
+		refused, is := errors.AsType[*TargetError](err)
+		if got != nil || err == nil || is != tc.target || is && refused.General || tc.is != nil && !errors.Is(err, tc.is) || errors.Is(err, ErrGrantOver) {
+			t.Errorf("%s: got %v, %v", name, got, err)
 		}
 	}
 }
@@ -160,6 +183,7 @@ func TestR16AuthorizationForTarget(t *testing.T) {
 		target Target
 		want   url.Values
 	}{
+		{"scopes that have what the login has", Target{Scopes: []string{"openid", "read", "offline_access"}}, url.Values{"audience": {"https://main.test"}, "scope": {"openid read offline_access"}}},
 		{"none", Target{}, url.Values{"audience": {"https://main.test"}, "scope": {"openid email offline_access"}}},
 		{"an audience", Target{Audience: "a"}, url.Values{"audience": {"a"}, "scope": {"openid email offline_access"}}},
 		{"a resource", Target{Resources: []string{"https://r.test/", "https://s.test/"}}, url.Values{"resource": {"https://r.test/", "https://s.test/"}, "scope": {"openid email offline_access"}}},
@@ -180,6 +204,11 @@ func TestR16AuthorizationForTarget(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
 		}
 	}
+	// What the login does without, its targets do without, too.
+	c.Scopes, c.OfflineAccess = []string{"email"}, false
+	if _, _, scope := c.authorizationFor(m, Target{Scopes: []string{"read"}}); scope != "read" {
+		t.Errorf("got the scope %q", scope)
+	}
 }
 
 // Without an ID token, the access token tells whose it is, if it does.
@@ -191,5 +220,100 @@ func TestIdentifyTargetWithoutOpenID(t *testing.T) {
 	}
 	if who, err := c.IdentifyTarget(t.Context(), nil, &Grant{AccessToken: NewSecret(strings.Repeat("x", 10))}, AuthRequest{}); err != nil || who.Subject != "" {
 		t.Errorf("got %+v, %v", who, err)
+	}
+}
+
+// refreshed is a good ID token as it comes with a refresh, changed.
+func (b *bench) refreshed(change map[string]any) *Grant {
+	claims := b.claims(map[string]any{"nonce": nil})
+	for name, value := range change {
+		if claims[name] = value; value == nil {
+			delete(claims, name)
+		}
+	}
+	return &Grant{AccessToken: NewSecret("opaque-token"), IDToken: NewSecret(b.op.Sign(nil, claims))}
+}
+
+// A48, R26, R32: a token that came for a target is of whoever its ID token names,
+// and that is held to all that the ID token of a login is. The attack: a code of
+// the attacker's login is slipped into the victim's, and the victim's session
+// sends the attacker's token upstream.
+func TestA48R26R32IdentifyTarget(t *testing.T) {
+	b := newBench(t)
+	r := AuthRequest{Transaction: NewTransaction()}
+	r.Nonce = NewSecret("the-nonce")
+	hour := time.Hour
+	stepUp := r
+	stepUp.Ask.MaxAge = &hour
+	for _, tc := range []struct {
+		name    string
+		request AuthRequest
+		change  map[string]any
+		check   string // that fails
+	}{
+		{"good", r, nil, ""},
+		{"the nonce of another login", r, map[string]any{"nonce": "other"}, "nonce"},
+		{"no nonce, as with a refresh", r, map[string]any{"nonce": nil}, "nonce"},
+		{"another's access token", r, map[string]any{"at_hash": "x"}, "at_hash"},
+		{"another client's", r, map[string]any{"aud": "other"}, "aud"},
+		{"another issuer's", r, map[string]any{"iss": "https://evil.test"}, "iss"},
+		{"an expired one", r, map[string]any{"exp": b.now.Add(-hour).Unix()}, "exp"},
+		{"no subject", r, map[string]any{"sub": nil}, "sub"},
+		{"asked for a recent login, and it does not say when", stepUp, nil, "auth_time"},
+		{"asked for a recent login", stepUp, map[string]any{"auth_time": b.now.Unix()}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			grant := &Grant{AccessToken: NewSecret("opaque-token"), IDToken: NewSecret(b.op.Sign(nil, b.claims(tc.change)))}
+			who, err := b.client.IdentifyTarget(t.Context(), metadata(t, b.client), grant, tc.request)
+			if tc.check == "" {
+				if want := (Whose{Subject: "alice", Issuer: b.op.URL}); err != nil || who != want {
+					t.Errorf("got %+v, %v", who, err)
+				}
+				return
+			}
+			refused, ok := errors.AsType[*CheckError](err)
+			if !ok || refused.Check != tc.check || who != (Whose{}) {
+				t.Errorf("got %+v, %v, want the check %s", who, err, tc.check)
+			}
+		})
+	}
+	// What an access token says instead is not asked for.
+	grant := &Grant{AccessToken: NewSecret(jwtWith(`{"alg":"RS256"}`, `{"sub":"alice"}`))}
+	if who, err := b.client.IdentifyTarget(t.Context(), metadata(t, b.client), grant, r); !errors.Is(err, ErrInvalid) || who != (Whose{}) {
+		t.Errorf("without an ID token: got %+v, %v", who, err)
+	}
+}
+
+// IDPS 28, A73: the ID token that comes with a refresh for a target is of the user
+// of the session, or the token is not taken.
+func TestIDPS28A73RefreshForTargetIsOfTheSameUser(t *testing.T) {
+	b := newBench(t)
+	login, err := b.client.VerifyIDToken(t.Context(), metadata(t, b.client), NewSecret(b.op.Sign(nil, b.claims(nil))), Expected{Nonce: NewSecret("the-nonce")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := &Identity{Subject: "alice", Sources: []SourcedClaims{{From: FromIDToken, Claims: login.Claims}}}
+	for _, tc := range []struct {
+		name   string
+		change map[string]any
+		check  string
+	}{
+		{"of the same", nil, ""},
+		{"of another", map[string]any{"sub": "mallory"}, "sub"},
+		{"of another issuer", map[string]any{"iss": "https://evil.test"}, "iss"},
+		{"of another client", map[string]any{"aud": "other"}, "aud"},
+		{"of another access token", map[string]any{"at_hash": "x"}, "at_hash"},
+		{"that has expired", map[string]any{"exp": b.now.Add(-time.Hour).Unix()}, "exp"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := b.client.SameUser(t.Context(), metadata(t, b.client), b.refreshed(tc.change), who)
+			refused, checked := errors.AsType[*CheckError](err)
+			if (tc.check == "") != (err == nil) || err != nil && (!checked || refused.Check != tc.check) {
+				t.Errorf("got %v, want the check %q", err, tc.check)
+			}
+		})
+	}
+	if err := b.client.SameUser(t.Context(), metadata(t, b.client), &Grant{AccessToken: NewSecret("x")}, who); err != nil {
+		t.Errorf("without an ID token, which nobody must send: %v", err)
 	}
 }

@@ -276,8 +276,8 @@ func TestA72R45HasAll(t *testing.T) {
 	})
 }
 
-// What had to be forgotten before its time is counted; what was over is not.
-func TestA119LostRevocationsAreCounted(t *testing.T) {
+// A72: what had to be forgotten before its time is counted; what was over is not.
+func TestA72LostRevocationsAreCounted(t *testing.T) {
 	var r Revoked
 	r.Mark("over", begin, begin.Add(time.Hour))
 	for i := range maxRevocations {
