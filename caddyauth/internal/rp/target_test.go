@@ -53,6 +53,7 @@ func TestR16TargetCheck(t *testing.T) {
 		{"some of the scopes", Target{Scopes: []string{"read", "write"}}, "opaque", "read", true},
 		{"scopes that are not told", Target{Scopes: []string{"read"}}, "opaque", "", true},
 		{"nothing but openid was asked for", Target{Audience: "https://a.test", Scopes: []string{"openid"}}, "opaque", "email", true},
+		{"a scope that begins like one", Target{Scopes: []string{"api"}}, "opaque", "api/read", false},
 		{"Entra's .default", Target{Scopes: []string{"api://x/.default"}}, "opaque", "api://x/read", true},
 		{"Entra's .default of another API", Target{Scopes: []string{"api://x/.default"}}, "opaque", "api://xy/read", false},
 	} {
@@ -315,5 +316,17 @@ func TestIDPS28A73RefreshForTargetIsOfTheSameUser(t *testing.T) {
 	}
 	if err := b.client.SameUser(t.Context(), metadata(t, b.client), &Grant{AccessToken: NewSecret("x")}, who); err != nil {
 		t.Errorf("without an ID token, which nobody must send: %v", err)
+	}
+	// Nobody looks at what was not asked for, and nothing speaks against what
+	// cannot be checked now; see IdentifyAgain.
+	wrong := b.refreshed(map[string]any{"sub": "mallory"})
+	b.client.Scopes = []string{"read"}
+	if err := b.client.SameUser(t.Context(), metadata(t, b.client), wrong, who); err != nil {
+		t.Errorf("where no ID token is expected: %v", err)
+	}
+	unavailable := newBench(t)
+	unavailable.op.Misbehave(provider.Faults{Answer: map[string]func(http.ResponseWriter, *http.Request) bool{"keys": provider.Status(http.StatusServiceUnavailable, "text/plain", "")}})
+	if err := unavailable.client.SameUser(t.Context(), metadata(t, unavailable.client), unavailable.refreshed(nil), who); err != nil {
+		t.Errorf("without keys: %v", err)
 	}
 }
