@@ -176,12 +176,17 @@ func (h *Handler) admits(s *session.Session) bool {
 // setAside takes a session out of a request that must not use it. What a
 // refresh has just brought reaches the browser all the same, for the tokens
 // before are spent; and what another handler of this provider has told the
-// upstream of the user is taken back.
+// upstream of the user is taken back. The session is nil where only that
+// handler could use it: it lacks the token of this route, whose upstream must
+// not get the other one in its place.
 func (h *Handler) setAside(w http.ResponseWriter, r *http.Request, a *authState, s *session.Session) {
-	if s.Generation > a.loaded {
-		h.party.write(w.Header(), r, a, s)
+	if s != nil {
+		if s.Generation > a.loaded {
+			h.party.write(w.Header(), r, a, s)
+		}
+		a.dormant = s
 	}
-	a.session, a.dormant = nil, s
+	a.session = nil
 	h.party.disown(r, a)
 }
 

@@ -203,7 +203,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 	}
 	switch d {
 	case forward, forwardBypassed, forwardAnonymous:
-		if d != forward && f.session != nil {
+		if d != forward && (f.session != nil || a.session != nil) {
 			h.setAside(w, r, a, f.session)
 			f.session = nil
 		}

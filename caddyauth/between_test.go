@@ -1,0 +1,93 @@
+package caddyauth
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// These tests are about what no option does by itself: two handlers on the way
+// of one request, and two options on one route.
+
+// newHandlers provisions handlers of one configuration, with the providers "a"
+// and "b".
+func newHandlers(t testing.TB, configs ...string) (handlers []*Handler) {
+	t.Helper()
+	disabled := false
+	provider := func(name string) string {
+		return `{"issuer":"https://` + name + `.test","client_id":"public","cookie_secret":["0badc0ffee15900d7ea5e7a57e5b1e55ed0ddba11cab1e5caffe1nea0fab1e5eed"],` +
+			`"authorization":{"scopes":["openid"]},"prefix":"/` + name + `"}`
+	}
+	ctx, err := caddy.ProvisionContext(&caddy.Config{
+		Admin:      &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &disabled}},
+		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{Level: "ERROR"}}}},
+		StorageRaw: json.RawMessage(`{"module":"file_system","root":` + strconv.Quote(folderFor(t)) + `}`),
+		AppsRaw:    caddy.ModuleMap{"pkce_auth": json.RawMessage(`{"providers":{"a":` + provider("a") + `,"b":` + provider("b") + `}}`)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, config := range configs {
+		module, err := ctx.LoadModuleByID("http.handlers.pkce_auth", json.RawMessage(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		handlers = append(handlers, module.(*Handler))
+	}
+	t.Cleanup(func() {
+		if err := handlers[0].party.app.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	})
+	return handlers
+}
+
+// securely makes a request that came to https://app.test.
+func securely(r *http.Request) *http.Request {
+	r.Host, r.TLS = "app.test", &tls.ConnectionState{HandshakeComplete: true, ServerName: "app.test"}
+	return r
+}
+
+// through sends a request by several handlers, and returns what reached the
+// upstream behind them; nil: nothing did.
+func through(t testing.TB, r *http.Request, handlers ...*Handler) (upstream http.Header, w *httptest.ResponseRecorder) {
+	t.Helper()
+	w = httptest.NewRecorder()
+	var next caddyhttp.Handler = caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		upstream = r.Header.Clone()
+		return nil
+	})
+	for i := len(handlers) - 1; i >= 0; i-- {
+		h, behind := handlers[i], next
+		next = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, behind) })
+	}
+	if err := next.ServeHTTP(w, r); err != nil {
+		t.Errorf("got %v", err)
+	}
+	return upstream, w
+}
+
+// R47, A13: a route whose own token cannot be had lets a request pass that needs
+// none. What the handler before it has said of the user is for another upstream:
+// the main token must not go where only that for b.test may.
+func TestR47NoOtherTokenWithoutTheRoutesOwn(t *testing.T) {
+	for name, policy := range map[string]string{"bypass": `"bypass_paths":["/b/*"]`, "pass": `"unauthorized":"pass"`} {
+		t.Run(name, func(t *testing.T) {
+			hs := newHandlers(t, `{"provider":"a","header_up":{"X-Auth-Sub":"{http.auth.user.id}"}}`, `{"provider":"a","audience":"https://b.test",`+policy+`}`)
+			r := securely(newRequest("GET", "/b/x", http.Header{"Cookie": sessionCookies(t, hs[0], "main-token")}))
+			upstream, w := through(t, r, hs...)
+			if upstream == nil {
+				t.Fatalf("got status %d", w.Code)
+			}
+			if upstream["Authorization"] != nil || upstream["X-Auth-Sub"] != nil {
+				t.Errorf("the upstream got %v", upstream)
+			}
+		})
+	}
+}
