@@ -91,3 +91,20 @@ func TestR47NoOtherTokenWithoutTheRoutesOwn(t *testing.T) {
 		})
 	}
 }
+
+// A13: what one provider's handler has put into Authorization is not what
+// another provider's anonymous route, or one that forwards no token, lets
+// through.
+func TestA13NoTokenOfAnotherProvider(t *testing.T) {
+	for name, policy := range map[string]string{
+		"bypass": `"bypass_paths":["/b/*"]`, "pass": `"unauthorized":"pass"`, "none": `"unauthorized":"pass","forward_token":"none"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			hs := newHandlers(t, `{"provider":"a"}`, `{"provider":"b",`+policy+`}`)
+			r := securely(newRequest("GET", "/b/x", http.Header{"Cookie": sessionCookies(t, hs[0], "token-of-a"), "Authorization": {"Bearer of-the-client"}}))
+			if upstream, w := through(t, r, hs...); upstream == nil || upstream["Authorization"] != nil {
+				t.Errorf("got status %d, the upstream %v", w.Code, upstream)
+			}
+		})
+	}
+}

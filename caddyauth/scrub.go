@@ -60,9 +60,12 @@ func alike(own, c byte) bool {
 // either (A13).
 func (h *Handler) enter(r *http.Request) *authState {
 	a, first := h.party.authState(r)
-	if !h.token.none && !a.cleared { // where nothing of ours goes upstream, the client's own may
+	switch {
+	case !h.token.none && !a.cleared: // where nothing of ours goes upstream, the client's own may
 		delete(r.Header, "Authorization")
 		a.cleared = true
+	case first && a.cleared: // what stands there is another provider's, and for its routes alone
+		delete(r.Header, "Authorization")
 	}
 	if first {
 		h.party.scrub(r)
