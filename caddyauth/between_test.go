@@ -1,15 +1,21 @@
 package caddyauth
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
 // These tests are about what no option does by itself: two handlers on the way
@@ -106,5 +112,74 @@ func TestA13NoTokenOfAnotherProvider(t *testing.T) {
 				t.Errorf("got status %d, the upstream %v", w.Code, upstream)
 			}
 		})
+	}
+}
+
+// fewerGroups has a session refreshed, by somebody else, whose user is no admin
+// any more; it has a token for a target then.
+func fewerGroups(t testing.TB, h *Handler, cookies []string) {
+	t.Helper()
+	p := h.party
+	s, err := p.sessions.https.Load(t.Context(), cookies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant := &rp.Grant{AccessToken: rp.NewSecret("newer"), RefreshToken: rp.NewSecret("its refresh token"), Expiry: time.Now().Add(time.Hour)}
+	set, err := claims.Parse([]byte(`{"sub":"alice","groups":["staff"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, landing, err := p.shared.refresher.Fresh(t.Context(), s, session.Refresh{
+		Key: p.flightKey(s), Keep: time.Hour, Now: time.Now(), Refused: true,
+		Do: func(_ context.Context, s *session.Session) (*session.Session, error) {
+			s = s.Refreshed(grant, &rp.Identity{Subject: "alice", Sources: []rp.SourcedClaims{{From: rp.FromIDToken, Claims: set}}}, time.Now())
+			return s.With(session.NewFurther(h.token.key, grant, time.Now())), nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if landing != nil {
+		<-landing
+	}
+}
+
+// A44, promise 1: the session that goes upstream is the one that the route
+// admits. Where its token is looked for, a newer copy may turn up, by which the
+// user is no admin any more.
+func TestA44NewerCopyIsJudgedToo(t *testing.T) {
+	hs := newHandlers(t, `{"provider":"a","audience":"https://b.test","require":[{"claim":"groups","values":["admin"]}]}`)
+	cookies := sessionCookies(t, hs[0], "main-token")
+	fewerGroups(t, hs[0], cookies)
+	upstream, w := through(t, securely(newRequest("GET", "/x", http.Header{"Cookie": cookies})), hs...)
+	if upstream != nil || w.Code != http.StatusForbidden {
+		t.Errorf("got status %d, the upstream %v", w.Code, upstream)
+	}
+}
+
+// R58, promise 1: likewise where an upstream does not take a token, and there is
+// a newer one: it is not sent for who is no admin any more.
+func TestR58NewerTokenIsJudgedToo(t *testing.T) {
+	h := newHandlers(t, `{"provider":"a","retry_invalid_token":true,"require":[{"claim":"groups","values":["admin"]}]}`)[0]
+	loaded, err := h.party.sessions.https.Load(t.Context(), sessionCookies(t, h, "main-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := http.Header{}
+	if err := h.party.sessions.https.Save(t.Context(), header, nil, loaded.WithRefreshToken(rp.NewSecret("its refresh token"))); err != nil {
+		t.Fatal(err)
+	}
+	cookies := cookiesOf(header)
+	fewerGroups(t, h, cookies)
+	var tokens []string
+	w := httptest.NewRecorder()
+	err = h.ServeHTTP(w, securely(newRequest("GET", "/x", http.Header{"Cookie": cookies})), caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		tokens = append(tokens, r.Header.Get("Authorization"))
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return nil
+	}))
+	if err != nil || len(tokens) != 1 || w.Code != http.StatusUnauthorized {
+		t.Errorf("got status %d and %v; the upstream got %q", w.Code, err, tokens)
 	}
 }

@@ -289,11 +289,17 @@ func (h *Handler) examineSession(r *http.Request, a *authState, f *facts) error 
 
 // examineToken finds out whether a session that may be used has the token that
 // the route sends upstream. One that has not, and cannot get it, counts as none.
+// A newer copy of the session, which may turn up then, may say something else of
+// the user: it must be admitted, too.
 func (h *Handler) examineToken(r *http.Request, a *authState, f *facts) error {
 	if f.session == nil || h.token.key == session.MainToken {
 		return nil
 	}
-	f.session, f.why = h.party.furnish(r, a, f.session, &h.token, !f.bypassed)
+	judged := f.session
+	f.session, f.why = h.party.furnish(r, a, judged, &h.token, !f.bypassed)
+	if s := f.session; s != nil && s != judged && !a.admitter.admits(s) {
+		f.objection, f.admitted = &failure{reason: reasonForbidden, err: errNotAdmitted}, false
+	}
 	return f.doubt()
 }
 
