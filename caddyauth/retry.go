@@ -68,6 +68,7 @@ func (h *Handler) next(w *responseWriter, r *http.Request, next caddyhttp.Handle
 	if !m.divert(r) {
 		return w.call(r, next)
 	}
+	others := len(w.auth.more)
 	w.second = &second{abort: m.cancel}
 	err := w.call(r, next)
 	m.cancel()
@@ -80,6 +81,7 @@ func (h *Handler) next(w *responseWriter, r *http.Request, next caddyhttp.Handle
 	w.gone = nil
 	m.restore(w.ResponseWriter.Header(), r)
 	a, p := w.auth, h.party
+	a.more, a.current = a.more[:others], a // handlers of other providers behind this one begin anew: what they took out is there again
 	a.session, a.result = fresh, resultRefreshed
 	a.written = p.withoutSession(a.request, a.written)
 	p.renew(w.ResponseWriter.Header(), a.request, a)

@@ -237,3 +237,46 @@ func TestR58R56SecondTryAsksForALogin(t *testing.T) {
 		t.Errorf("in the end: status %d after %d authorization requests", a.StatusCode, len(w.asked()))
 	}
 }
+
+// A13, R58: a request that is sent a second time is as clean as it was the first
+// time, also of what another provider's handler behind the one that repeats it
+// takes away: that begins anew, too.
+func TestA13R58SecondTryIsScrubbed(t *testing.T) {
+	second := bobsProvider(t)
+	w := newWorld(t)
+	p, b := w.refusing(`
+		pkce_auth {
+			issuer $OP
+			client_id public
+		}
+		pkce_auth two {
+			issuer ` + second.URL + `
+			client_id public
+		}
+		---
+		route {
+		pkce_auth {
+			retry_invalid_token on
+		}
+		pkce_auth two {
+			unauthorized pass
+			forward_token none
+			header_up X-Two {http.auth.user.id}
+		}
+		reverse_proxy $UPSTREAM
+		}
+	`)
+	p.refuse(1)
+	spoofed := with(fetched, "X-Two", "root", "Authorization", "Bearer of-the-client", "Connection", "X-Two")
+	if a := b.do(http.MethodGet, w.site+"/api", spoofed, ""); a.StatusCode != 200 {
+		t.Errorf("got status %d", a.StatusCode)
+	}
+	if len(p.headers) != 2 {
+		t.Fatalf("the upstream got %q", p.lines)
+	}
+	for n, h := range p.headers {
+		if h["X-Two"] != nil || h["Authorization"] != nil {
+			t.Errorf("try %d: the upstream got %v", n+1, h)
+		}
+	}
+}
