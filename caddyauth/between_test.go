@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,5 +182,34 @@ func TestR58NewerTokenIsJudgedToo(t *testing.T) {
 	}))
 	if err != nil || len(tokens) != 1 || w.Code != http.StatusUnauthorized {
 		t.Errorf("got status %d and %v; the upstream got %q", w.Code, err, tokens)
+	}
+}
+
+// question is what a proxy in front asks.
+func question(cookies []string, header http.Header) *http.Request {
+	if header == nil {
+		header = http.Header{}
+	}
+	if cookies != nil {
+		header["Cookie"] = cookies
+	}
+	r := securely(newRequest("GET", "/a/verify", header))
+	caddyhttp.SetVar(r.Context(), caddyhttp.TrustedProxyVarKey, true)
+	return r
+}
+
+func asking(method, uri string) http.Header {
+	return http.Header{"X-Forwarded-Method": {method}, "X-Forwarded-Uri": {uri}, "Accept": {"text/html"}}
+}
+
+// R47: who lacks the token of a route is sent for just that by a proxy in front,
+// too: another login like the one before would lead back here, for ever.
+func TestR47VerifySendsForTheToken(t *testing.T) {
+	for unauthorized, name := range map[string]string{"auto": "X-Login-Url", "redirect": "Location"} {
+		hs := newHandlers(t, `{"provider":"a","verify":true,"audience":"https://b.test","unauthorized":"`+unauthorized+`"}`)
+		_, w := through(t, question(sessionCookies(t, hs[0], "main-token"), asking("GET", "/page")), hs...)
+		if got := w.Header().Get(name); !strings.Contains(got, "ask=") || !strings.Contains(got, "return_to=%2Fpage") {
+			t.Errorf("%s: got status %d and %q", unauthorized, w.Code, got)
+		}
 	}
 }

@@ -187,7 +187,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, a *authState, f
 		if err != nil {
 			return p.fail(w, r, failure{reason: reasonMisdirected, err: fmt.Errorf("asked by a proxy: %w", err)})
 		}
-		login := p.loginURL(r, a.ask(), p.requested(r, at))
+		login := p.loginURL(r, a.loginFor("").ask, p.requested(r, at))
 		if f.unauthorized == "redirect" {
 			authored(w.Header())
 			redirect(w, http.StatusFound, login)
