@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -210,6 +211,27 @@ func TestR47VerifySendsForTheToken(t *testing.T) {
 		_, w := through(t, question(sessionCookies(t, hs[0], "main-token"), asking("GET", "/page")), hs...)
 		if got := w.Header().Get(name); !strings.Contains(got, "ask=") || !strings.Contains(got, "return_to=%2Fpage") {
 			t.Errorf("%s: got status %d and %q", unauthorized, w.Code, got)
+		}
+	}
+}
+
+// A13, K2: a question that is not answered has error routes, too, and what the
+// client says of itself must not get there.
+func TestA13UnansweredQuestionIsScrubbed(t *testing.T) {
+	for method, trusted := range map[string]bool{"GET": false, "POST": true} {
+		h := newHandlers(t, `{"provider":"a","verify":true,"header_up":{"X-Auth-Sub":"{http.auth.user.id}"}}`)[0]
+		server := &caddyhttp.Server{Errors: &caddyhttp.HTTPErrorConfig{Routes: caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{h}}}}}
+		cookies := sessionCookies(t, h, "main-token")
+		r := httptest.NewRequest(method, "/a/verify", nil)
+		r.Header = http.Header{"Cookie": cookies, "Authorization": {"Bearer x"}, "X-Auth-Sub": {"root"}}
+		r = securely(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, server))
+		caddyhttp.SetVar(r.Context(), caddyhttp.TrustedProxyVarKey, trusted)
+		err := h.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return errors.New("it went on") }))
+		if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok {
+			t.Fatalf("%s: got %v", method, err)
+		}
+		if r.Header["Authorization"] != nil || r.Header["X-Auth-Sub"] != nil || r.Header["Cookie"] != nil {
+			t.Errorf("%s: the error route got %v", method, r.Header)
 		}
 	}
 }

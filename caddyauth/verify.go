@@ -80,17 +80,24 @@ func (p *parser) oneVerify(d declared, directive caddyfile.Token) error {
 // headers are those of the client's, and whose body nobody reads.
 func (h *Handler) serveVerify(w http.ResponseWriter, r *http.Request) error {
 	authored(w.Header())
-	if r.Method != http.MethodGet {
+	asked, unasked := r, (*failure)(nil)
+	switch {
+	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
-		return h.party.fail(w, r, failure{reason: reasonMethod})
+		unasked = &failure{reason: reasonMethod}
+	case !fromTrustedProxy(r):
+		unasked = &failure{reason: reasonUntrusted, err: errors.New("who asks is none of the trusted_proxies")}
+	default:
+		asked = askedAbout(r)
 	}
-	if !fromTrustedProxy(r) {
-		return h.party.fail(w, r, failure{reason: reasonUntrusted, err: errors.New("who asks is none of the trusted_proxies")})
-	}
-	asked := askedAbout(r)
 	a := h.enter(asked)
-	err := h.serve(w, asked, a, caddyhttp.HandlerFunc(h.vouch))
-	if err != nil {
+	var err error
+	if unasked != nil {
+		err = h.party.fail(w, r, *unasked)
+	} else {
+		err = h.serve(w, asked, a, caddyhttp.HandlerFunc(h.vouch))
+	}
+	if err != nil { // the site's error routes run with the same headers
 		h.hideCookies(asked, a)
 	}
 	return err
