@@ -129,6 +129,10 @@ type admission struct {
 // may help anybody to guess.
 var errNotAdmitted = errors.New("the session does not meet what the route requires")
 
+// errVague says that an expression cannot be evaluated: it may be about the method
+// or the URL of the request, and the client has the word there.
+var errVague = fmt.Errorf("%w: the proxy that asks does not say X-Forwarded-Method and X-Forwarded-Uri, or the client says otherwise, and require has an expression", errNotAdmitted)
+
 // judge says whether a request may use its session: nil if it may. What admits
 // it again, when more is known of the user, is kept with the request.
 //
@@ -149,6 +153,9 @@ func (h *Handler) judge(r *http.Request, a *authState, s *session.Session) *fail
 	if len(h.admission.expressions) == 0 {
 		a.admitter = h
 		return nil
+	}
+	if a.vague {
+		return &failure{reason: reasonForbidden, err: errVague}
 	}
 	as := h.remember(r, a)
 	a.admitter = as
@@ -218,7 +225,10 @@ func (h *Handler) remember(r *http.Request, a *authState) *remembered {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	for _, expression := range h.admission.expressions {
 		for _, name := range expression.Placeholders() {
-			if value, ok := repl.Get(name); ok && !strings.HasPrefix(name, "http.auth.") {
+			if strings.HasPrefix(name, "http.auth.") || h.verifying && strings.HasPrefix(name, "http.request.") {
+				continue // else it would be about the question, and not about the request that is asked about
+			}
+			if value, ok := repl.Get(name); ok {
 				as.values[name] = value
 			}
 		}

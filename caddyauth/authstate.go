@@ -35,6 +35,7 @@ type authState struct {
 	party   *relyingParty
 	session *session.Session
 	brought bool // whether an access token came with the request, in place of a session
+	vague   bool // whether a proxy in front asks about the request, and does not say which it is
 	freshness
 	result string
 	reason reason

@@ -235,3 +235,34 @@ func TestA13UnansweredQuestionIsScrubbed(t *testing.T) {
 		}
 	}
 }
+
+// A13, A44: a proxy in front asks about a request of its client's: that is what
+// an expression is about, however it names it, and never about the question.
+func TestA44VerifyIsAboutTheRequestAskedAbout(t *testing.T) {
+	for _, expression := range []string{
+		`!{http.request.uri.path}.startsWith('/admin') || 'root' in {http.auth.user.groups}`,
+		`!{http.request.orig_uri.path}.startsWith('/admin') || 'root' in {http.auth.user.groups}`,
+		`!path('/admin/*') || 'root' in {http.auth.user.groups}`,
+		`{http.request.method} == 'GET' && !path('/admin/*')`,
+	} {
+		text, _ := json.Marshal(expression)
+		hs := newHandlers(t, `{"provider":"a","verify":true,"require_expressions":[`+string(text)+`]}`)
+		cookies := sessionCookies(t, hs[0], "main-token")
+		both := asking("GET", "/open")
+		both["X-Original-Uri"] = []string{"/admin/x"}
+		for name, tc := range map[string]struct {
+			header http.Header
+			want   int
+		}{
+			"open":      {asking("GET", "/open"), 204},
+			"denied":    {asking("GET", "/admin/x"), 403},
+			"two":       {both, 403}, // the client says one, and the proxy the other
+			"not said":  {nil, 403},
+			"malformed": {asking("GET", "admin"), 403},
+		} {
+			if _, w := through(t, question(cookies, tc.header), hs...); w.Code != tc.want {
+				t.Errorf("%s: %s: got status %d, want %d", expression, name, w.Code, tc.want)
+			}
+		}
+	}
+}

@@ -80,7 +80,7 @@ func (p *parser) oneVerify(d declared, directive caddyfile.Token) error {
 // headers are those of the client's, and whose body nobody reads.
 func (h *Handler) serveVerify(w http.ResponseWriter, r *http.Request) error {
 	authored(w.Header())
-	asked, unasked := r, (*failure)(nil)
+	asked, known, unasked := r, false, (*failure)(nil)
 	switch {
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
@@ -88,9 +88,10 @@ func (h *Handler) serveVerify(w http.ResponseWriter, r *http.Request) error {
 	case !fromTrustedProxy(r):
 		unasked = &failure{reason: reasonUntrusted, err: errors.New("who asks is none of the trusted_proxies")}
 	default:
-		asked = askedAbout(r)
+		asked, known = askedAbout(r)
 	}
 	a := h.enter(asked)
+	a.vague = !known
 	var err error
 	if unasked != nil {
 		err = h.party.fail(w, r, *unasked)
@@ -106,24 +107,26 @@ func (h *Handler) serveVerify(w http.ResponseWriter, r *http.Request) error {
 // askedAbout is the request that the proxy asks about, as far as policy is
 // concerned. What the proxy did not say, or what it says in two ways because
 // it passed on a client's word as well, is not known: the method, then, is that
-// of no navigation and of no safe request, and the URL that of the start page.
-func askedAbout(r *http.Request) *http.Request {
+// of no navigation and of no safe request, and the URL that of the start page;
+// and no expression of a policy is true of it.
+func askedAbout(r *http.Request) (asked *http.Request, known bool) {
 	method := agreedOn(r.Header, func(text string) string { return text }, "X-Forwarded-Method", "X-Original-Method")
 	target := &url.URL{Path: "/"}
 	if text := agreedOn(r.Header, pathAndQuery, "X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url"); text != "" {
 		target, _ = url.ParseRequestURI(text) // pathAndQuery could, too
+		known = method != ""
 	}
 	if method == "" {
 		method = "UNKNOWN"
 	}
 	original := http.Request{Method: method, RemoteAddr: r.RemoteAddr, RequestURI: target.RequestURI(), URL: target}
-	asked := r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
+	asked = r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
 	asked.Method, asked.RequestURI, asked.URL = method, original.RequestURI, target
 	asked.Body, asked.ContentLength, asked.Trailer = http.NoBody, 0, nil
 	if r.Header["Sec-Websocket-Key"] != nil { // what upgrades, proxies keep to themselves
 		asked.Header["Upgrade"] = []string{"websocket"}
 	}
-	return asked
+	return asked, known
 }
 
 // agreedOn returns what all of the headers that are there say, as it is read;
