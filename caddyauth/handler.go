@@ -216,11 +216,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 		if h.verifying { // where to log in, the proxy in front is told
 			return h.refuse(w, r, a, f)
 		}
-		h.keepSession(w, r, a, f)
-		if f := h.party.startLogin(w, r, a.loginFor(h.party.returnAfter(d))); f != nil {
-			return h.party.fail(w, r, *f)
-		}
-		return nil
+		return h.beginLogin(w, r, f, d)
 	case forbid:
 		h.setAside(w, r, a, f.session)
 		return h.party.fail(w, r, *f.objection)
@@ -229,6 +225,16 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a *authState, ne
 	default:
 		return h.refuse(w, r, a, f)
 	}
+}
+
+// beginLogin sends the browser to the login that would let its request pass.
+func (h *Handler) beginLogin(w http.ResponseWriter, r *http.Request, f facts, d decision) error {
+	a, _ := h.party.authState(r)
+	h.keepSession(w, r, a, f)
+	if f := h.party.startLogin(w, r, a.loginFor(h.party.returnAfter(d))); f != nil {
+		return h.party.fail(w, r, *f)
+	}
+	return nil
 }
 
 // facts are all that a decision hangs on.

@@ -81,7 +81,7 @@ func parseReplayPosts(p *parser) error {
 // that was kept, if that is what was asked for, or keeps one that must wait for
 // its user's login; if it cannot, that is decided as any other request is.
 func (h *Handler) replay(w http.ResponseWriter, r *http.Request, f facts, d decision) (_ decision, answered bool, err error) {
-	if answered, err := h.resend(w, r, f.session, d); answered {
+	if answered, err := h.resend(w, r, f, d); answered {
 		return d, true, err
 	}
 	if d == keep && !h.keepPost(w, r, f.ended) {
@@ -110,6 +110,18 @@ func isOwnForm(r *http.Request, at origin) bool {
 	}
 	hidden := len(from) == 0 || from[0] == "null"
 	return mode == "navigate" && dest == "document" && site == "same-origin" && (own || hidden)
+}
+
+// isOwnForm is that for the request's own origin.
+func (h *Handler) isOwnForm(r *http.Request) bool {
+	at, err := h.party.site.origins.of(r)
+	return err == nil && isOwnForm(r, at)
+}
+
+// lacksVisit reports whether there is a session that the request could use after
+// one more visit to the provider.
+func (f *facts) lacksVisit() bool {
+	return f.short != nil && f.session != nil && f.again || errors.Is(f.why, errBrowserNeeded)
 }
 
 // endedBefore returns the session that ended just before a form was sent which

@@ -140,18 +140,26 @@ var (
 // to the caller to forward it. Where that may not be, it sends the browser back
 // to our page, which says why; so whatever is decided of the request, that form
 // itself goes nowhere.
-func (h *Handler) resend(w http.ResponseWriter, r *http.Request, s *session.Session, d decision) (answered bool, err error) {
+//
+// A session that only lacks one more visit to the provider, by which it is fresh
+// enough or gets this route's token, is led there first: our page cannot know of
+// that, and would offer the same click again and again.
+func (h *Handler) resend(w http.ResponseWriter, r *http.Request, f facts, d decision) (answered bool, err error) {
 	token, ours := h.party.replayForm(r)
 	if !ours {
 		return false, nil
 	}
-	switch d {
-	case forward:
-		err = h.sendKept(r, s, token)
+	switch {
+	case d == forward:
+		err = h.sendKept(r, f.session, token)
 		if err == nil {
 			return false, nil
 		}
-	case forwardBypassed, forwardAnonymous, login, keep, refuse:
+	case d == refuse && f.short != nil && !f.again: // nothing helps, and that is what the answer says
+		return false, nil
+	case (d == login || d == keep || d == refuse) && f.lacksVisit() && h.isOwnForm(r):
+		return true, h.beginLogin(w, r, f, keep)
+	case d == forwardBypassed, d == forwardAnonymous, d == login, d == keep, d == refuse:
 		err = session.ErrNone
 	default: // it has an answer of its own
 		return false, nil
