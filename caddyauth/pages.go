@@ -73,9 +73,10 @@ var texts = map[reason]text{
 	reasonInvalid: {"The login could not be completed", "The answer of the service that logs people in could not be accepted. " +
 		"Please try again. If it happens again, tell whoever runs this site."},
 	reasonDenied: {"Access denied", "The service that logs people in did not let you in."},
-	reasonInsufficient: {"Access denied", "This site asks for a fresher or stronger login than the service that logs people in gave you. " +
+	reasonInsufficient: {"Access denied", "This site wants to be sure that it is you, and the service that logs people in did not say enough about that. " +
 		"Please log in there anew, with a second factor if you have one, then try again."},
-	reasonStepUp:  {"Please log in again", "This part of the site wants a fresher or stronger login than the one you have. You stay logged in elsewhere."},
+	reasonStepUp: {"Please log in again", "This part of the site wants to be sure that it is you. Please log in once more, with a second factor if you are asked for one. " +
+		"You stay logged in elsewhere."},
 	reasonRefused: {"The login could not be completed", "The service that logs people in reported a problem. Please try again."},
 	reasonStateGone: {"Please try again", "The login took too long, or it was begun in another window or browser. " +
 		"Nothing is lost: just try again."},

@@ -40,7 +40,7 @@ func TestR27M84OnceMoreThenForbidden(t *testing.T) {
 			w.op.Misbehave(provider.Faults{IDToken: func(_, claims map[string]any) { tc.stale(claims) }})
 			b := w.browser()
 			a := b.open(w.site + "/oauth2/login?return_to=/page&login_hint=alice@example.com")
-			if a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "fresher or stronger login") {
+			if a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "did not say enough about that") {
 				t.Errorf("got status %d and %.300s", a.StatusCode, a.body)
 			}
 			requests := w.op.Requests("authorize")

@@ -49,7 +49,7 @@ func (w *world) asked() []provider.Request { return w.op.Requests("authorize") }
 var challengeParam = regexp.MustCompile(`([a-z_]+)="([^"]*)"`)
 
 // challenged takes a Bearer challenge apart.
-func challenged(t *testing.T, a answer) map[string]string {
+func challenged(t testing.TB, a answer) map[string]string {
 	t.Helper()
 	lines := a.Header["Www-Authenticate"]
 	if a.StatusCode != http.StatusUnauthorized || len(lines) != 1 || !strings.HasPrefix(lines[0], "Bearer ") {
@@ -191,7 +191,7 @@ func TestR27R56M84ProviderDoesNotComply(t *testing.T) {
 			b.login(w, "/")
 			tc.said(w)
 			a := b.open(w.site + "/vault")
-			if a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "fresher or stronger login") {
+			if a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "did not say enough about that") {
 				t.Errorf("got status %d and %.300s", a.StatusCode, a.body)
 			}
 			requests := w.asked()
