@@ -156,7 +156,7 @@ func clicks(t *testing.T, h *Handler, cookies []string, s *session.Session) (ups
 	r = formRequest(cookies, strings.NewReader(replayField+"="+token))
 	h.enter(r)
 	w = httptest.NewRecorder()
-	answered, err := h.resend(w, r, s, forward)
+	answered, err := h.resend(w, r, facts{session: s}, forward)
 	if err != nil {
 		t.Fatal(err)
 	}
