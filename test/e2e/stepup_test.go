@@ -105,7 +105,7 @@ func TestR27R56StepUpOfARouteInChromium(t *testing.T) {
 }
 
 // R56: a form that is posted to such a part gets a page that leads to the login,
-// and that leads back.
+// and that leads back to where the form is.
 func TestR56StepUpPageInChromium(t *testing.T) {
 	w := newWorld(t, "http://127.0.0.1:0", guardedParts("pkce_auth /vault* {\nmax_age 1h\n}"))
 	browser := newBrowser(t)
@@ -117,12 +117,18 @@ func TestR56StepUpPageInChromium(t *testing.T) {
 	do(t, browser, chromedp.Click(css(`form button`)))
 	shows(t, browser, `document.querySelector("h1").innerText === "Please log in again"`)
 	screenshot(t, browser, "step-up-page")
+	dark(t, browser, true)
+	screenshot(t, browser, "step-up-page-dark")
+	dark(t, browser, false)
 	if w.upstream.count("/vault/pay") != 0 {
 		t.Error("the form reached the upstream")
 	}
 	do(t, browser, chromedp.Click(css(`a`)))
-	arrives(t, browser, w.site+"/vault/pay") // the login was a moment ago
-	if got := run(t, browser, chromedp.Text(css(`#upstream`))); got != "GET /vault/pay" {
+	arrives(t, browser, w.site+"/home") // the login was a moment ago
+	run(t, browser, chromedp.Evaluate[bool]("document.body.insertAdjacentHTML('beforeend', `"+form+"`), true"))
+	do(t, browser, chromedp.Click(css(`form button`)))
+	arrives(t, browser, w.site+"/vault/pay")
+	if got := run(t, browser, chromedp.Text(css(`#upstream`))); got != "POST /vault/pay" || w.upstream.count("/vault/pay") != 1 {
 		t.Errorf("the page shows %q", got)
 	}
 }
