@@ -32,7 +32,7 @@ func init() { caddy.RegisterModule(Handler{}) }
 // `{http.auth.pkce_auth.provider}` | The provider's name
 // `{http.auth.pkce_auth.login_url}` | Where to log in
 // `{http.auth.pkce_auth.logout_url}` | Where to log out
-// `{http.auth.pkce_auth.error}` | On error routes, why: a word of the closed list in the documentation
+// `{http.auth.pkce_auth.error}` | On error routes, why: a word of the closed list in docs/policy.md
 //
 // On requests that pass without a session they all have neutral values: empty
 // text, or an empty list for claims that are not known to be text.
