@@ -147,6 +147,9 @@ func TestTargetRefused(t *testing.T) {
 		op.Misbehave(provider.Faults{RefuseTarget: func(string, url.Values) string { return code }})
 		_, err := c.Refresh(t.Context(), metadata(t, c), Renewal{Token: grant.RefreshToken, Target: Target{Audience: "https://a.test"}})
 		refused, is := errors.AsType[*TargetError](err)
+		if said, ok := errors.AsType[*OAuthError](err); !want.target && (!ok || said.Code != code) {
+			t.Errorf("%s: got %v, which does not say so", code, err)
+		}
 		if err == nil || is != want.target || errors.Is(err, ErrTarget) != want.target || is && refused.General != want.general || errors.Is(err, ErrGrantOver) {
 			t.Errorf("%s: got %v", code, err)
 		}
