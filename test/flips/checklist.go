@@ -9,14 +9,18 @@ import (
 const packageDir = "caddyauth/internal/rp"
 
 // files are those of the checklists: the checks of ID tokens and of logout
-// tokens, and what becomes of the claims of other sources.
-var files = []string{"candidate.go", "idtoken.go", "idtoken_asked.go", "logouttoken.go", "tenants.go", "userinfo.go", "identity.go"}
+// tokens, those of access tokens that clients bring or that came for a target,
+// and what becomes of the claims of other sources.
+var files = []string{"candidate.go", "idtoken.go", "idtoken_asked.go", "logouttoken.go", "tenants.go", "userinfo.go", "identity.go", "resourceserver.go", "target.go"}
 
 // quickly are the tests in which most flips die, and everything are all. Fuzz
-// targets try their seeds as tests, which say nothing more.
+// targets try their seeds as tests, which say nothing more. Quickly leaves out
+// what takes longer than all the rest of it.
 const (
-	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89|M90|Admits|R30|R31|Tenant|URLsThatAreNone|A73|Logout|M122)`
+	quickly    = `^Test.*(IDToken|M75|M70|M87A101|IDPS16|IDPS28|IDPS29|IDPS38|Userinfo|R10|R57|ClaimSources|IdentifyAgain|IdentityWithout|QuirkGoogle|Checklist|JWTHeader|M89|M90|Admits|R30|R31|Tenant|URLsThatAreNone|A73|Logout|M122|AccessToken|R57|A110|Brought|VerifiedTokens|Target)`
+	slowly     = "^TestA102"
 	everything = "^Test"
+	none       = ""
 )
 
 // replacement stands in a row of the checklist in place of its check.
@@ -58,6 +62,14 @@ var equivalents = map[string]string{
 	`sessionExpiry: without !ok`:               "what is no whole number leaves the seconds 0, which counts as none as well",
 	`NeedsTenants: without err != nil`:         "of an issuer that is no URL there is no quirk either",
 
+	`audiences: len(parts) >= 1`: "the only part of an audience is the audience, but for space around it, which providers leave out",
+	`IdentifyTarget: no error in return Whose{Subject: token.Subject, Issuer: issuer}, err`: "the row iss has read the claim before: this error cannot be",
+	`peek: without err != nil`: "a header that cannot be read is empty, and has no alg",
+	`peek: no error in return claims.Set{}, true, fmt.Errorf("payload: %w", err)`: noClaims,
+	`peek: no error in return claims.Set{}, true, fmt.Errorf("claims: %w", err)`:  noClaims,
+
+	`checkAccessTokenKind: without err != nil`: "what is no text is empty, and not the word that is wanted",
+
 	`readUserinfo: without err != nil`:               "an issuer that cannot be read is empty, and no provider's",
 	`readUserinfo: without err != nil (2)`:           "an audience that cannot be read is empty, and does not name us",
 	`checkAccessTokenClaims: without err != nil`:     "an issuer that cannot be read is empty, and no provider's",
@@ -65,7 +77,10 @@ var equivalents = map[string]string{
 	`checkAccessTokenClaims: without err != nil (3)`: "a subject that cannot be read is empty, and not the one that is known",
 }
 
-const hasSubject = "the row sub has read the claim before: this error cannot be"
+const (
+	hasSubject = "the row sub has read the claim before: this error cannot be"
+	noClaims   = "claims that cannot be read are none: they name no audience, and no subject"
+)
 
 // stale finds those that are in no file any longer.
 func stale(flips []flip) error {

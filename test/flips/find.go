@@ -165,7 +165,7 @@ func (f *finder) tables(d *ast.GenDecl) {
 			continue
 		}
 		switch f.function = value.Names[0].Name; f.function {
-		case "idTokenChecks", "logoutTokenChecks":
+		case "idTokenChecks", "logoutTokenChecks", "accessTokenChecks":
 			for _, element := range list.Elts {
 				f.row(element)
 			}

@@ -1,7 +1,7 @@
-// Command flips takes the checks of ID tokens and logout tokens out, one at a
-// time, and looks whether a test notices. What no test notices is a check that
-// could go without anybody seeing it: the program lists it and ends with
-// status 1.
+// Command flips takes the checks of ID tokens, logout tokens and access tokens
+// out, one at a time, and looks whether a test notices. What no test notices is
+// a check that could go without anybody seeing it: the program lists it and ends
+// with status 1.
 //
 //	go run ./test/flips
 //	go run ./test/flips -match checkNonce
@@ -60,7 +60,7 @@ func run(match string) error {
 		return err
 	}
 	// Tests that fail by themselves would kill every flip.
-	if killed, output := t.test(ctx, 0, everything); killed {
+	if killed, output := t.test(ctx, 0, everything, none); killed {
 		return fmt.Errorf("the tests fail without any flip:\n%s", output)
 	}
 	flips = slices.DeleteFunc(flips, func(f flip) bool { return !strings.Contains(f.String(), match) })

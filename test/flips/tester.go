@@ -112,13 +112,13 @@ func (t *tester) try(ctx context.Context, f *flip) outcome {
 	if equivalents[f.key()] != "" {
 		return equivalent
 	}
-	if t.notices(ctx, f, quickly) {
+	if t.notices(ctx, f, quickly, slowly) {
 		return killed
 	}
 	// What only the whole package notices must be noticed again: on a busy
 	// machine, a test of times and connections may have failed by itself.
 	for range 2 {
-		if !t.notices(ctx, f, everything) {
+		if !t.notices(ctx, f, everything, none) {
 			return survived
 		}
 	}
@@ -127,17 +127,18 @@ func (t *tester) try(ctx context.Context, f *flip) outcome {
 
 // notices reports whether one of the tests fails. If it was their time that was
 // up, it may be the machine that is slow: that is said.
-func (t *tester) notices(ctx context.Context, f *flip, pattern string) bool {
-	failed, output := t.test(ctx, f.number, pattern)
+func (t *tester) notices(ctx context.Context, f *flip, pattern, but string) bool {
+	failed, output := t.test(ctx, f.number, pattern, but)
 	if bytes.Contains(output, []byte("panic: test timed out")) {
 		fmt.Printf("timed out: %s\n", f)
 	}
 	return failed
 }
 
-// test runs the tests that a pattern names, and reports whether one failed.
-func (t *tester) test(ctx context.Context, number int, pattern string) (failed bool, output []byte) {
-	cmd := exec.CommandContext(ctx, t.binary, "-test.failfast", "-test.timeout="+patience.String(), "-test.run="+pattern)
+// test runs the tests that a pattern names, but those that another does, and
+// reports whether one failed.
+func (t *tester) test(ctx context.Context, number int, pattern, but string) (failed bool, output []byte) {
+	cmd := exec.CommandContext(ctx, t.binary, "-test.failfast", "-test.timeout="+patience.String(), "-test.run="+pattern, "-test.skip="+but)
 	cmd.Dir = packageDir
 	cmd.Env = append(os.Environ(), "FLIP="+strconv.Itoa(number))
 	output, err := cmd.CombinedOutput()
