@@ -147,6 +147,16 @@ func (w *world) reloads() func(options string) {
 		if err := w.load(w.site, "pkce_auth $OP public {\n"+options+"\n}\nreverse_proxy $UPSTREAM"); err != nil {
 			w.t.Fatal(err)
 		}
+		w.settle()
+	}
+}
+
+// settle waits for what a reload leaves behind: for a moment it hangs up on some
+// of who comes, and browsers do not send a form again by themselves.
+func (w *world) settle() {
+	w.t.Helper()
+	for range 3 {
+		w.browser().fetch(w.site + "/oauth2/signed-out")
 	}
 }
 

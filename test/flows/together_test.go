@@ -31,9 +31,6 @@ func (w *world) office(global, onBilling, onRest string) *office {
 }
 
 // load loads it, the second time as a reload.
-//
-// A Caddy that reloads may hang up on a form, which browsers do not send again:
-// so the tests look at something else first.
 func (o *office) load(global, onBilling, onRest string) {
 	o.t.Helper()
 	if o.site == "" {
@@ -61,9 +58,7 @@ func (o *office) load(global, onBilling, onRest string) {
 	`, global, onBilling, strings.TrimPrefix(o.billing.server.URL, "http://"), onRest)); err != nil {
 		o.t.Fatal(err)
 	}
-	for range 3 {
-		o.browser().fetch(o.site + "/oauth2/signed-out")
-	}
+	o.settle()
 }
 
 const (
