@@ -319,15 +319,15 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 	if errorRouteMatches(r, public) {
 		return public
 	}
-	if kindOf(r) == navigation {
+	if kindOf(r) == navigation || isSubmitted(r) {
 		f := failure{reason: reasonUnauthorized}
 		if at, err := p.site.origins.of(r); err == nil {
-			f.returnTo = p.requested(r, at)
+			f.returnTo = p.pageOf(r, at)
 			if !a.start.ask.Empty() {
 				f.login = p.loginURL(r, a.start.ask, f.returnTo)
 			}
 		}
-		p.writePage(w, http.StatusUnauthorized, p.errorPage(f))
+		p.writePage(w, http.StatusUnauthorized, p.errorPage(f).of(r))
 		return nil
 	}
 	p.writeJSON(w, http.StatusUnauthorized, map[string]string{"error": string(reasonUnauthorized), "login_url": loginURL})

@@ -88,3 +88,15 @@ func fromOwnOrigin(r *http.Request, at origin) bool {
 	own := r.Header.Get("Origin")
 	return own != "" && own == at.String()
 }
+
+// isSubmitted reports whether a browser posts a form, and shows the answer to a
+// person: by Fetch Metadata, else by what else tells a page from a script.
+func isSubmitted(r *http.Request) bool {
+	if r.Method != http.MethodPost {
+		return false
+	}
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	}
+	return acceptsHTML(r) && r.Header.Get("X-Requested-With") == ""
+}

@@ -168,6 +168,14 @@ func continuePage(target string) page {
 	}
 }
 
+// of adds what matters to who has sent something.
+func (shown page) of(r *http.Request) page {
+	if isSubmitted(r) {
+		shown.Text += " What you sent was not delivered."
+	}
+	return shown
+}
+
 // writePage writes a page of ours.
 func (p *relyingParty) writePage(w http.ResponseWriter, status int, shown page) {
 	shown.Style = template.CSS(pageCSS) //nolint:gosec // our own file

@@ -95,3 +95,13 @@ func (p *relyingParty) requested(r *http.Request, at origin) string {
 	}
 	return p.returnTo(target, at)
 }
+
+// pageOf is where a login leads from a page that refuses a request: to the URL
+// that was asked for, but of a form to the page that it is on, for the URL that
+// it is sent to may show nothing.
+func (p *relyingParty) pageOf(r *http.Request, at origin) string {
+	if from := r.Header.Get("Referer"); from != "" && isSubmitted(r) {
+		return p.returnTo(from, at)
+	}
+	return p.requested(r, at)
+}

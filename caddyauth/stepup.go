@@ -191,17 +191,10 @@ func (p *relyingParty) challenge(w http.ResponseWriter, r *http.Request, ask rp.
 		return nil
 	}
 	target := ""
-	at, err := p.site.origins.of(r)
-	if err == nil {
-		target = p.requested(r, at)
+	if at, err := p.site.origins.of(r); err == nil {
+		target = p.pageOf(r, at)
 	}
-	shown := p.errorPage(failure{reason: reasonStepUp})
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		shown.Text += " What you sent was not delivered."
-		if from := r.Header.Get("Referer"); err == nil && from != "" { // the page that the form is on: a URL that forms are sent to may show nothing
-			target = p.returnTo(from, at)
-		}
-	}
+	shown := p.errorPage(failure{reason: reasonStepUp}).of(r)
 	shown.Links[0] = link{p.loginURL(r, ask, target), "Log in again"}
 	p.writePage(w, http.StatusUnauthorized, shown)
 	return nil

@@ -21,7 +21,7 @@ func with(h http.Header, pairs ...string) http.Header {
 }
 
 // IDPS 35, A60, A97: only a top-level navigation begins a login. Everything
-// else gets 401 with a challenge and, as JSON, where to log in; no cookie, no
+// else gets 401 with a challenge and, as JSON, a form as a page, where to log in; no cookie, no
 // login state, however often.
 func TestIDPS35A60A97OnlyNavigationsBeginALogin(t *testing.T) {
 	w := newWorld(t)
@@ -70,6 +70,12 @@ func TestIDPS35A60A97OnlyNavigationsBeginALogin(t *testing.T) {
 				t.Errorf("WWW-Authenticate: got %q", got)
 			}
 			if tc.method == "HEAD" {
+				return
+			}
+			if tc.name == "a form" { // somebody reads the answer
+				if !strings.Contains(a.body, "You need to log in to see this. What you sent was not delivered.") || !strings.Contains(a.body, `href="/oauth2/login?return_to=%2Fpage"`) {
+					t.Errorf("body: got %s", a.body)
+				}
 				return
 			}
 			var body map[string]string
