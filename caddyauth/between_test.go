@@ -266,3 +266,27 @@ func TestA44VerifyIsAboutTheRequestAskedAbout(t *testing.T) {
 		}
 	}
 }
+
+// R47, R56: a kept form cannot be sent with the session that there is: its route
+// wants another token, which only a login brings, or a fresher login. Its user is
+// sent there, and back to our page; else the page would offer the form for ever.
+func TestR47R56KeptFormWaitsForWhatItsRouteWants(t *testing.T) {
+	for name, policy := range map[string]string{"audience": `"audience":"https://b.test"`, "max_age": `"max_age":60000000000`} {
+		t.Run(name, func(t *testing.T) {
+			h := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","authorization":{"scopes":["openid"]},"endpoints":{
+				"authorization":"https://op.test/authorize","token":"https://127.0.0.1:1/token","jwks":"https://127.0.0.1:1/jwks"}},
+				"replay_posts":65536,`+policy+`}`)
+			r := httptest.NewRequest("POST", "https://app.test/form", strings.NewReader(replayField+"=x"))
+			r.Header = http.Header{
+				"Cookie": sessionCookies(t, h, "main-token"), "Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"text/html"},
+				"Referer": {"https://app.test/oauth2/replay"}, "Origin": {"https://app.test"},
+				"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"},
+			}
+			r = securely(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil))
+			upstream, w := through(t, r, h)
+			if to := w.Header().Get("Location"); upstream != nil || w.Code != http.StatusSeeOther || !strings.HasPrefix(to, "https://op.test/authorize?") {
+				t.Errorf("got status %d to %q, the upstream %v", w.Code, to, upstream)
+			}
+		})
+	}
+}
