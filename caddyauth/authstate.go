@@ -34,8 +34,9 @@ type authState struct {
 	*requestState
 	party   *relyingParty
 	session *session.Session
-	brought bool // whether an access token came with the request, in place of a session
-	vague   bool // whether a proxy in front asks about the request, and does not say which it is
+	brought bool        // whether an access token came with the request, in place of a session
+	sent    *routeToken // what a handler of ours has put into Authorization; nil: nothing
+	vague   bool        // whether a proxy in front asks about the request, and does not say which it is
 	freshness
 	result string
 	reason reason

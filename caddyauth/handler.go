@@ -298,11 +298,12 @@ func (h *Handler) examineSession(r *http.Request, a *authState, f *facts) error 
 // A newer copy of the session, which may turn up then, may say something else of
 // the user: it must be admitted, too.
 func (h *Handler) examineToken(r *http.Request, a *authState, f *facts) error {
-	if f.session == nil || h.token.key == session.MainToken {
+	token := h.tokenFor(a)
+	if f.session == nil || token.key == session.MainToken {
 		return nil
 	}
 	judged := f.session
-	f.session, f.why = h.party.furnish(r, a, judged, &h.token, !f.bypassed)
+	f.session, f.why = h.party.furnish(r, a, judged, token, !f.bypassed)
 	if s := f.session; s != nil && s != judged && !a.admitter.admits(s) {
 		f.objection, f.admitted = &failure{reason: reasonForbidden, err: errNotAdmitted}, false
 	}

@@ -31,7 +31,7 @@ func (s *second) wanted(w *responseWriter) bool {
 	}
 	a := w.auth
 	a.steps.retried = true // by this handler, or by one around it: once
-	token := &w.handler.token
+	token := w.handler.tokenFor(a)
 	fresh, err := a.party.replace(a.request, a, token)
 	if err != nil || fresh.Since(token.key) <= a.session.Since(token.key) || !w.live.route.admits(fresh) || w.live.ended() != nil {
 		a.party.logger.Debug("the upstream takes the access token for invalid, and there is no newer one", zap.String("provider", a.party.name), zap.Error(err))

@@ -61,7 +61,7 @@ func alike(own, c byte) bool {
 func (h *Handler) enter(r *http.Request) *authState {
 	a, first := h.party.authState(r)
 	switch {
-	case !h.token.none && !a.cleared: // where nothing of ours goes upstream, the client's own may
+	case !h.tokenFor(a).none && !a.cleared: // where nothing of ours goes upstream, the client's own may
 		delete(r.Header, "Authorization")
 		a.cleared = true
 	case first && a.cleared: // what stands there is another provider's, and for its routes alone
@@ -105,6 +105,7 @@ func (p *relyingParty) scrubIdentity(h http.Header) {
 // disown takes back what a handler of ours has told the upstream of the user: not
 // Authorization where that is still the client's own.
 func (p *relyingParty) disown(r *http.Request, a *authState) {
+	a.sent = nil
 	p.scrubIdentity(r.Header)
 	if a.cleared {
 		delete(r.Header, "Authorization")

@@ -62,10 +62,21 @@ func (h *Handler) provisionToken() error {
 	return nil
 }
 
+// tokenFor is what goes upstream. A route that says nothing of it leaves that to
+// the one before it on the same path, and adds its policy only; but it never lets
+// a client's own Authorization pass, which each route must say itself.
+func (h *Handler) tokenFor(a *authState) *routeToken {
+	if a.sent != nil && !a.sent.none && !h.token.said {
+		return a.sent
+	}
+	return &h.token
+}
+
 // authorize sets what goes upstream. It reports whether there is such a token:
 // without it the request must not go on.
 func (h *Handler) authorize(r *http.Request, a *authState) bool {
-	if h.token.none {
+	token := h.tokenFor(a)
+	if token.none {
 		if a.cleared { // by a handler before: what stands there is not the client's
 			delete(r.Header, "Authorization")
 		}
@@ -74,8 +85,8 @@ func (h *Handler) authorize(r *http.Request, a *authState) bool {
 	var value string
 	switch {
 	case !a.brought:
-		value = a.session.AuthorizationFor(h.token.key)
-	case h.token.key != session.IDToken: // a client's own token is for this route, or was not accepted
+		value = a.session.AuthorizationFor(token.key)
+	case token.key != session.IDToken: // a client's own token is for this route, or was not accepted
 		value = a.session.AuthorizationFor(session.MainToken)
 	default:
 		delete(r.Header, "Authorization")

@@ -52,6 +52,7 @@ type routeToken struct {
 	key    string    // in the session
 	target rp.Target // what it is for; empty: what is configured for the provider
 	none   bool      // no token at all
+	said   bool      // whether the route says so itself
 }
 
 // describe names the token in logs.
@@ -118,6 +119,7 @@ func (c *UpstreamConfig) checkProvider(asksOpenID bool) error {
 // load gives the token that the configuration means.
 func (c *UpstreamConfig) load() routeToken {
 	t := routeToken{target: c.target(), none: c.ForwardToken == forwardNone}
+	t.said = c.ForwardToken != "" || !t.target.Empty()
 	switch {
 	case c.ForwardToken == forwardID:
 		t.key = session.IDToken

@@ -80,7 +80,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 		rw.adjust(w.Header())
 	}
 	if err != nil {
-		if !h.token.none {
+		if !h.tokenFor(a).none {
 			delete(r.Header, "Authorization")
 		}
 		for _, header := range h.identity {
@@ -148,6 +148,7 @@ func (h *Handler) identify(r *http.Request, a *authState) bool {
 	if !h.authorize(r, a) {
 		return false
 	}
+	a.sent = h.tokenFor(a)
 	h.setIdentityHeaders(r)
 	return true
 }

@@ -513,11 +513,12 @@ func TestR56FormOfASessionThatIsTooOld(t *testing.T) {
 	}
 }
 
-// A74: two handlers on one path: what the last one says of the token counts, and
-// the rules of both; where it says nothing, that is the provider's.
+// A74: two handlers on one path: the rules of both count, and of the token what the
+// last one says that says anything.
 func TestA74TwoHandlersOneToken(t *testing.T) {
 	for name, tc := range map[string]struct{ first, second, want string }{
-		"the second only has a rule": {"audience https://a.test", "require groups staff", "https://main.test"},
+		"the second only has a rule": {"audience https://a.test", "require groups staff", "https://a.test"},
+		"the second wants the main":  {"audience https://a.test", "forward_token access", "https://main.test"},
 		"the second has another":     {"audience https://a.test", "audience https://b.test", "https://b.test"},
 		"the second has the same":    {"audience https://a.test", "require groups staff\naudience https://a.test", "https://a.test"},
 	} {
