@@ -64,9 +64,9 @@ var equivalents = map[string]string{
 
 	`audiences: len(parts) >= 1`: "the only part of an audience is the audience, but for space around it, which providers leave out",
 	`IdentifyTarget: no error in return Whose{Subject: token.Subject, Issuer: issuer}, err`: "the row iss has read the claim before: this error cannot be",
-	`peek: without err != nil`: "a header that cannot be read is empty, and has no alg",
-	`peek: no error in return claims.Set{}, true, fmt.Errorf("payload: %w", err)`: noClaims,
-	`peek: no error in return claims.Set{}, true, fmt.Errorf("claims: %w", err)`:  noClaims,
+	`peek: no error in return claims.Set{}, true, fmt.Errorf("header: %w", err)`:            noClaims,
+	`peek: no error in return claims.Set{}, true, fmt.Errorf("payload: %w", err)`:           noClaims,
+	`peek: no error in return claims.Set{}, true, fmt.Errorf("claims: %w", err)`:            noClaims,
 
 	`checkAccessTokenKind: without err != nil`: "what is no text is empty, and not the word that is wanted",
 

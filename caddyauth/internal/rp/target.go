@@ -1,6 +1,7 @@
 package rp
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -166,20 +167,24 @@ func (c *Client) SameUser(ctx context.Context, m *Metadata, grant *Grant, before
 	return err
 }
 
-// peek reads the claims of a token that looks like a JWT. One whose header is
-// that of a JWT and whose claims cannot be read is an error: nobody can tell
-// whom it is for.
+// peek reads the claims of a token that looks like a JWT. One that does and
+// cannot be read is an error, be it only that others are less strict: nobody can
+// tell whom it is for.
 func peek(token string) (set claims.Set, isJWT bool, err error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return claims.Set{}, false, nil
 	}
 	header, err := base64.RawURLEncoding.DecodeString(parts[0])
-	if err != nil {
+	if err != nil || !bytes.HasPrefix(bytes.TrimSpace(header), []byte("{")) {
 		return claims.Set{}, false, nil //nolint:nilerr // that makes it an opaque one
 	}
-	if head, err := claims.Parse(header); err != nil || !head.Has("alg") {
-		return claims.Set{}, false, nil //nolint:nilerr // likewise
+	head, err := claims.Parse(header)
+	if err != nil {
+		return claims.Set{}, true, fmt.Errorf("header: %w", err)
+	}
+	if !head.Has("alg") {
+		return claims.Set{}, false, nil
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {

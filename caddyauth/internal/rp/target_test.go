@@ -42,7 +42,10 @@ func TestR16TargetCheck(t *testing.T) {
 		{"aud stands twice", api, jwtWith(at, `{"aud":"https://b.test","aud":"https://a.test"}`), "", false},
 		{"claims that are no JSON", api, jwtWith(at, `{`), "", false},
 		{"claims that are no base64", api, strings.Replace(jwtWith(at, `{"aud":"https://a.test"}`), ".", ".!", 1), "", false},
-		{"a header that is no JSON", api, jwtWith(`{`, `{"aud":"https://b.test"}`), "", true},
+		{"a header that others may read", api, jwtWith("{\"alg\":\"\x8e\"}", `{"aud":"https://b.test"}`), "", false},
+		{"a header that is cut off", api, jwtWith(`{`, `{"aud":"https://b.test"}`), "", false},
+		{"a header that is no object", api, jwtWith(`0`, `{"aud":"https://b.test"}`), "", true},
+		{"a header that is no base64", api, strings.Replace(jwtWith(`{"alg":"RS256"}`, `{"aud":"https://b.test"}`), ".", "!.", 1), "", true},
 		{"a header without an algorithm", api, jwtWith(`{}`, `{"aud":"https://b.test"}`), "", true},
 		{"an opaque token", api, "opaque", "", true},
 		{"an opaque token with dots", api, "a.b.c", "", true},
@@ -73,6 +76,7 @@ func FuzzTargetCheck(f *testing.F) {
 	f.Add(`{"alg":"RS256"}`, `{"aud":"https://a.test","aud":"x"}`)
 	f.Add(`{"typ":"JWT"}`, `{"Aud":"https://a.test"}`)
 	f.Add(`{"alg":1}`, `[]`)
+	f.Add("{\"alg\":\"\x8e\"}", "0") // which not every reader of JSON refuses
 	f.Fuzz(func(t *testing.T, header, payload string) {
 		target := Target{Audience: "https://a.test"}
 		token := jwtWith(header, payload)
