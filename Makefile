@@ -9,7 +9,7 @@ BIN     := bin
 LINT    := $(BIN)/golangci-lint
 DEX     := $(BIN)/dex
 # The tests listen on loopback only, and end what they start.
-TESTFLAGS ?= -race -count=1
+TESTFLAGS ?= -race -count=1 -timeout 20m
 
 .PHONY: help demo test setup vet lint unit stores flips cover noskips xcaddy fuzz e2e bench fmt build clean
 
