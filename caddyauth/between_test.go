@@ -290,3 +290,48 @@ func TestR47R56KeptFormWaitsForWhatItsRouteWants(t *testing.T) {
 		})
 	}
 }
+
+// Promise 4: where the callback does not see the session, its token waits in the
+// process that got it. A browser whose next request comes to another process is
+// sent for it again, but not for ever.
+func TestPromise4TokensThatWaitElsewhere(t *testing.T) {
+	h := newHandler(t, `{"inline":{"issuer":"https://op.test","client_id":"public","session":{"same_site":"strict"},"authorization":{"scopes":["openid"]},"endpoints":{
+		"authorization":"https://op.test/authorize","token":"https://127.0.0.1:1/token","jwks":"https://127.0.0.1:1/jwks"}},"audience":"https://a.test"}`)
+	session := sessionCookies(t, h, "main-token")
+	cookies, visits := session, 0
+	for range 2 * maxParked {
+		r := newRequest(http.MethodGet, "https://app.test/x", http.Header{"Cookie": cookies, "Accept": {"text/html"}})
+		upstream, w := through(t, securely(r), h)
+		if upstream != nil {
+			t.Fatal("the upstream was reached without its token")
+		}
+		if w.Code != http.StatusFound {
+			if w.Code != http.StatusBadGateway {
+				t.Errorf("got status %d", w.Code)
+			}
+			break
+		}
+		visits++
+		callback := newRequest(http.MethodGet, "https://app.test/oauth2/callback", http.Header{"Cookie": cookies})
+		a, _ := h.party.authState(callback)
+		w = httptest.NewRecorder()
+		h.party.countParked(w, a, h.token.key, true) // as a process does that nobody comes back to
+		for _, c := range w.Result().Cookies() {
+			cookies = []string{session[0] + "; " + c.Name + "=" + c.Value}
+		}
+	}
+	if visits != maxParked {
+		t.Errorf("the browser was sent %d times, want %d", visits, maxParked)
+	}
+	// What anybody puts there counts as nothing, or ends it sooner.
+	for _, odd := range []string{"", "x", "-7", "99999999999999999999"} {
+		r := newRequest(http.MethodGet, "https://app.test/x", http.Header{"Cookie": {h.party.parkedCookie(h.token.key, true).Name + "=" + odd}})
+		a, _ := h.party.authState(r)
+		w := httptest.NewRecorder()
+		h.party.countParked(w, a, h.token.key, true)
+		if got := w.Result().Cookies(); len(got) != 1 || got[0].Value != "1" {
+			t.Errorf("%q: got %v", odd, got)
+		}
+	}
+	h.party.parkedCookie("id", true) // the shortest key there is
+}

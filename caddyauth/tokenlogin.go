@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/session"
 )
 
@@ -103,6 +105,7 @@ func (p *relyingParty) finishTarget(w http.ResponseWriter, r *http.Request, got 
 		err = p.giveToken(w, r, s, got)
 	case errors.Is(err, session.ErrNone) && (p.site.strict || p.logins.post) && state.before.ID != "":
 		p.shared.parked.put(state.before.ID+got.token.Key, got, p.now())
+		p.countParked(w, a, got.token.Key, at.secure())
 		err = nil
 	}
 	switch {
@@ -145,5 +148,35 @@ func (p *relyingParty) failTarget(w http.ResponseWriter, r *http.Request, state 
 	p.failCallback(w, r, f)
 }
 
-// parkedTime is how long a token waits for its session.
-const parkedTime = time.Minute
+const (
+	// parkedTime is how long a token waits for its session.
+	parkedTime = time.Minute
+
+	// maxParked is how often in a row a browser's token may wait in a process that
+	// its next request does not come to, as behind replicas without stickiness.
+	maxParked = 3
+)
+
+// parkedCookie counts, in the browser, how often a token waited for it of late: no
+// process knows that of the others. It is no secret, and who forges it gets an
+// error sooner.
+func (p *relyingParty) parkedCookie(key string, secure bool) sealed.Cookie {
+	return p.logins.cookie(p.site.cookies(secure).login+"p"+key[:min(8, len(key))], secure)
+}
+
+func (p *relyingParty) timesParked(a *authState, key string, secure bool) int {
+	text, _ := sealed.Value(a.cookies, p.parkedCookie(key, secure).Name, 0)
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func (p *relyingParty) countParked(w http.ResponseWriter, a *authState, key string, secure bool) {
+	times := min(max(0, p.timesParked(a, key, secure)), maxParked) + 1
+	_ = a.setCookies(w.Header(), func(h http.Header) error {
+		p.parkedCookie(key, secure).Set(h, strconv.Itoa(times), parkedTime)
+		return nil
+	})
+}

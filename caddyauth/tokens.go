@@ -155,6 +155,9 @@ func (p *relyingParty) furnish(r *http.Request, a *authState, s *session.Session
 		return s, nil
 	}
 	a.dormant = s
+	if p.timesParked(a, t.key, secure) >= maxParked {
+		return nil, &rp.TargetError{Err: fmt.Errorf("%s: %w: it waits in another process; behind replicas, have a browser's requests go to the same one", t.describe(), errNoToken)}
+	}
 	return nil, p.sendForToken(a, s, t, now)
 }
 
