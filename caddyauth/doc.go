@@ -34,7 +34,7 @@
 //	sessions.go                            a session's life between login and logout
 //	sessioninfo.go                         what pages of this site may know of it
 //	bearer.go verify.go                    who has no browser: API clients, and a proxy in front that asks
-//	tokens.go tokensconfig.go tokenlogin.go refusals.go      which token goes upstream, and how a session gets it
+//	tokens.go upstreamconfig.go tokenlogin.go refusals.go      which token goes upstream, and how a session gets it
 //	scrub.go upstream.go response.go authstate.go             the border to the upstream
 //	rejected.go challenges.go retry.go     when the upstream does not take the access token
 //	live.go lifeline.go livecontext.go websocket.go sweep.go  what is under way ends with its session

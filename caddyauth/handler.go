@@ -49,11 +49,6 @@ type Handler struct {
 	EndpointsOnly bool `json:"endpoints_only,omitempty"`
 
 	BypassConfig
-	BearerConfig
-	VerifyConfig
-
-	AdmissionConfig
-	UpstreamConfig
 
 	// What happens to a request without a session: `auto` sends a browser that
 	// navigates to a page to the login, and gives 401 to anything else;
@@ -61,8 +56,12 @@ type Handler struct {
 	// request through, without a token. Default: `auto`.
 	Unauthorized string `json:"unauthorized,omitempty"`
 
+	AdmissionConfig
 	StepUpConfig
+	UpstreamConfig
 	ReplayConfig
+	BearerConfig
+	VerifyConfig
 
 	route
 }
@@ -71,11 +70,11 @@ type Handler struct {
 type route struct {
 	party     *relyingParty
 	bypass    bypass
-	token     routeToken
 	admission admission
+	wanted    *rp.Ask // of a login; nil: nothing
+	token     routeToken
 	identity  []identityHeader
 	own       ownCookies
-	wanted    *rp.Ask            // of a login; nil: nothing
 	bearer    *rp.ResourceServer // what access tokens that clients bring are held to; nil: none is accepted
 	logger    *zap.Logger
 
@@ -91,22 +90,13 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds the provider and loads the matchers.
+// Provision finds the provider, and puts the policy to work.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.validate(); err != nil {
 		return err
 	}
-	module, err := ctx.App("pkce_auth")
-	if err != nil {
-		return err
-	}
-	app := module.(*App)
-	if h.Inline != nil {
-		h.party, err = app.inline(ctx, h.Inline)
-	} else {
-		h.party, err = app.named(h.Provider)
-	}
+	app, err := h.findProvider(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,6 +124,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+func (h *Handler) findProvider(ctx caddy.Context) (*App, error) {
+	module, err := ctx.App("pkce_auth")
+	if err != nil {
+		return nil, err
+	}
+	app := module.(*App)
+	if h.Inline != nil {
+		h.party, err = app.inline(ctx, h.Inline)
+	} else {
+		h.party, err = app.named(h.Provider)
+	}
+	return app, err
+}
+
 func (h *Handler) validate() error {
 	if h.Provider != "" && h.Inline != nil {
 		return errors.New("provider and inline contradict each other: leave one of them out")
@@ -143,18 +147,10 @@ func (h *Handler) validate() error {
 	default:
 		return misconfigured("unauthorized", "%q is none of auto, redirect, 401, pass", h.Unauthorized)
 	}
-	if err := errors.Join(h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate(), h.BearerConfig.validate(), h.ReplayConfig.validate(h.Unauthorized)); err != nil {
-		return err
-	}
-	if err := h.UpstreamConfig.validate(); err != nil {
-		return err
-	}
-	for name := range h.HeaderUp {
-		if err := checkIdentityHeader(name); err != nil {
-			return misconfigured("header_up", "%v", err)
-		}
-	}
-	return nil
+	return errors.Join(
+		h.BypassConfig.validate(), h.AdmissionConfig.validate(), h.StepUpConfig.validate(),
+		h.UpstreamConfig.validate(), h.BearerConfig.validate(), h.ReplayConfig.validate(h.Unauthorized),
+	)
 }
 
 // ServeHTTP is the way of a request. The rest of the module hangs from here.

@@ -96,6 +96,11 @@ func (c *UpstreamConfig) validate() error {
 	default:
 		return misconfigured("forward_token", "%q is none of access, id, none", c.ForwardToken)
 	}
+	for name := range c.HeaderUp {
+		if err := checkIdentityHeader(name); err != nil {
+			return misconfigured("header_up", "%v", err)
+		}
+	}
 	if err := checkScopes(c.Scopes); err != nil {
 		return err
 	}
