@@ -11,7 +11,7 @@ DEX     := $(BIN)/dex
 # The tests listen on loopback only, and end what they start.
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help demo test setup vet lint unit stores flips cover noskips xcaddy fuzz e2e bench fmt build clean
+.PHONY: help demo test setup vet lint unit flows flips cover noskips xcaddy fuzz e2e bench fmt build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -19,7 +19,7 @@ help:
 demo:
 	@$(GO) run ./test/demo
 
-test: setup vet lint noskips unit stores flips cover xcaddy fuzz e2e
+test: setup vet lint noskips unit flows flips cover xcaddy fuzz e2e
 	@echo "all tests passed"
 
 # setup installs what the tests need and the machine has not: as root on
@@ -44,22 +44,27 @@ noskips:
 	@if grep -rnE '\b[tbf]\.Skip(f|Now)?\(' --include='*_test.go' .; then echo "tests must run, not skip"; exit 1; fi
 
 unit:
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -v '/test/flows$$')
 
-# `make unit` walks the journeys of test/flows with sessions in cookies: once
-# more with each other store that needs nothing to run. Without the race
-# detector, which has seen that code by then, and both at once, for they mostly
-# wait.
-stores:
+# The journeys: under the race detector, with sessions in cookies and those that
+# are about stores in each; and once more, without it, with all sessions in each
+# other store that needs nothing to run. All at once, for they mostly wait.
+# `make flows FLOWFLAGS='-test.run Logout'` walks some.
+FLOWFLAGS ?=
+flows:
 	@mkdir -p $(BIN)
-	@$(GO) test -c -o $(BIN)/flows.test ./test/flows
-	@cd test/flows && { \
-		PKCE_AUTH_TEST_STORE=memory ../../$(BIN)/flows.test -test.timeout 15m >../../$(BIN)/stores-memory.log 2>&1 & memory=$$!; \
-		PKCE_AUTH_TEST_STORE=storage ../../$(BIN)/flows.test -test.timeout 15m >../../$(BIN)/stores-storage.log 2>&1 & storage=$$!; \
+	@$(GO) test -race -c -o $(BIN)/flows-cookie.test ./test/flows
+	@$(GO) test -c -o $(BIN)/flows-memory.test ./test/flows
+	@cp $(BIN)/flows-memory.test $(BIN)/flows-storage.test
+	@cd test/flows && bin=$(CURDIR)/$(BIN) && { \
+		walk() { PKCE_AUTH_TEST_STORE=$$2 $$bin/flows-$$1.test -test.timeout 20m $(FLOWFLAGS) >$$bin/flows-$$1.log 2>&1; }; \
+		walk cookie "" & cookie=$$!; \
+		walk memory memory & memory=$$!; \
+		walk storage storage & storage=$$!; \
 		failed=; \
-		for store in memory:$$memory storage:$$storage; do \
-			if wait $${store#*:}; then echo "sessions in $${store%:*}: ok"; \
-			else echo "sessions in $${store%:*}: FAIL"; cat ../../$(BIN)/stores-$${store%:*}.log; failed=1; fi; \
+		for store in cookie:$$cookie memory:$$memory storage:$$storage; do \
+			if wait $${store#*:}; then echo "journeys with sessions in $${store%:*}: ok"; \
+			else echo "journeys with sessions in $${store%:*}: FAIL"; cat $$bin/flows-$${store%:*}.log; failed=1; fi; \
 		done; \
 		test -z "$$failed"; }
 

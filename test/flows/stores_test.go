@@ -9,16 +9,21 @@ import (
 
 // storeOfAll is the session store that the journeys of this package are walked
 // with, all of them, where a configuration names none: PKCE_AUTH_TEST_STORE,
-// else the default. `make stores` walks them with the others.
+// else the default. `make flows` walks them with each.
 func storeOfAll() string { return os.Getenv("PKCE_AUTH_TEST_STORE") } // asked in a test, so that the cache of tests knows
 
 // everyStore are the stores that need nothing to run.
 var everyStore = []string{"cookie", "memory", "storage"}
 
-// inEveryStore walks a journey once with each.
+// inEveryStore walks a journey once with each; where all journeys are walked with
+// one store, with that alone.
 func inEveryStore(t *testing.T, walk func(*world)) {
 	t.Helper()
-	for _, kind := range everyStore {
+	kinds := everyStore
+	if one := storeOfAll(); one != "" {
+		kinds = []string{one}
+	}
+	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
 			w.store = kind
