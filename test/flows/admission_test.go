@@ -374,6 +374,7 @@ func TestRefusalsBringRefreshedTokens(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.notIn("memory", "storage") // where the refresh itself keeps them
 			w.caddy("pkce_auth $OP public {\nbypass /public/*\nrequire groups admin\n}\nreverse_proxy $UPSTREAM")
 			b := w.browser()
 			faults := provider.Faults{TokenResponse: shortLived}

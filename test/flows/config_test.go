@@ -2,8 +2,11 @@ package flows
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -151,13 +154,31 @@ func (w *world) reloads() func(options string) {
 	}
 }
 
-// settle waits for what a reload leaves behind: for a moment it hangs up on some
-// of who comes, and browsers do not send a form again by themselves.
+// settle waits for what a reload leaves behind: Caddy closes the listener of the
+// old configuration after the reload has ended. Until then the kernel gives it
+// some of who comes, and they are answered by the old one, or hung up on.
 func (w *world) settle() {
 	w.t.Helper()
-	for range 3 {
-		w.browser().fetch(w.site + "/oauth2/signed-out")
+	_, port, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(w.site, "https://"), "http://"), ":")
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return // nobody can have reloaded a site of which the port is not known
 	}
+	const listens = "0A"
+	address := fmt.Sprintf("0100007F:%04X", number)
+	w.eventually("one listener is left", func() bool {
+		table, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			return true // elsewhere than on Linux, browsers try again
+		}
+		left := 0
+		for line := range strings.Lines(string(table)) {
+			if fields := strings.Fields(line); len(fields) > 3 && fields[1] == address && fields[3] == listens {
+				left++
+			}
+		}
+		return left == 1
+	})
 }
 
 // K8: a reload loses no session, no login that is under way, and no key; not

@@ -525,6 +525,7 @@ func TestReplayWithoutABodyAndOverHTTP2(t *testing.T) {
 		}
 		_, port, _ := strings.Cut(listenAddress(t), ":")
 		w.site = "https://app.test:" + port
+		w.settle()
 	}
 	load(lasting)
 	b := w.browser()
