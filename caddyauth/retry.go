@@ -48,13 +48,9 @@ func (p *relyingParty) replace(r *http.Request, a *authState, token *routeToken)
 	if held, _ := a.session.RefreshTokenFor(token.key); token.none || !p.policy.refresh || held.Empty() {
 		return a.session, nil
 	}
-	renew := session.Renew{Key: token.key, Do: p.renewFor(token)}
-	if token.key == session.MainToken {
-		renew.Do = p.renewTokens
-	}
-	fresh, _, err := p.shared.refresher.Fresh(r.Context(), a.session, session.Refresh{
-		Key: p.flightKey(a.session), Token: token.key, Do: p.refreshFor(p.sessions.of(secure), renew), Keep: p.sessions.limits.Idle, Now: p.now(), Refused: true,
-	})
+	how := p.renewal(p.sessions.of(secure), a.session, p.renewFor(token), p.now())
+	how.Refused = true
+	fresh, _, err := p.shared.refresher.Fresh(r.Context(), a.session, how)
 	return fresh, err
 }
 

@@ -52,9 +52,9 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	}
 	if p.policy.refresh && s.Due(now, p.policy.early) {
 		a.due = true
-		fresh, landing, err := p.shared.refresher.Fresh(ctx, s, session.Refresh{
-			Key: p.flightKey(s), Do: p.refreshBy(keeper), Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
-		})
+		how := p.renewal(keeper, s, session.Renew{Do: p.renewTokens}, now)
+		how.NoWait = !needed
+		fresh, landing, err := p.shared.refresher.Fresh(ctx, s, how)
 		finishFirst(landing)
 		a.landing = landing
 		if err != nil && !needed {
@@ -94,15 +94,11 @@ func (p *relyingParty) present(ctx context.Context, keeper session.Keeper, a *au
 // provider's answer (A74).
 func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x00" + p.sealing.binding }
 
-// refreshBy gives what refreshes sessions of a keeper.
-func (p *relyingParty) refreshBy(keeper session.Keeper) func(context.Context, *session.Session) (*session.Session, error) {
-	return p.refreshFor(keeper, session.Renew{Do: p.renewTokens})
-}
-
-// refreshFor gives what gets one of the tokens of sessions of a keeper.
-func (p *relyingParty) refreshFor(keeper session.Keeper, how session.Renew) func(context.Context, *session.Session) (*session.Session, error) {
-	return func(ctx context.Context, s *session.Session) (*session.Session, error) {
-		return p.refresh(ctx, keeper, s, how)
+// renewal is how one of the tokens of a keeper's session is got.
+func (p *relyingParty) renewal(keeper session.Keeper, s *session.Session, how session.Renew, now time.Time) session.Refresh {
+	return session.Refresh{
+		Key: p.flightKey(s), Token: how.Key, Keep: p.sessions.limits.Idle, Now: now,
+		Do: func(ctx context.Context, s *session.Session) (*session.Session, error) { return p.refresh(ctx, keeper, s, how) },
 	}
 }
 

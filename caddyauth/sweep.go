@@ -61,9 +61,9 @@ func (p *relyingParty) refreshForStreams(ctx context.Context, s *session.Session
 	if p.sessions.stored == nil || !p.policy.refresh || !s.Due(now, p.policy.early) {
 		return
 	}
-	_, _, err := p.shared.refresher.Fresh(ctx, s, session.Refresh{
-		Key: p.flightKey(s), Do: p.refreshBy(p.sessions.stored), Keep: p.sessions.limits.Idle, Now: now, NoWait: true,
-	})
+	how := p.renewal(p.sessions.stored, s, session.Renew{Do: p.renewTokens}, now)
+	how.NoWait = true
+	_, _, err := p.shared.refresher.Fresh(ctx, s, how)
 	if errors.Is(err, session.ErrEnded) {
 		p.endRequests(s, errRefreshing)
 	}

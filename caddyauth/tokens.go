@@ -132,10 +132,9 @@ func (p *relyingParty) furnish(r *http.Request, a *authState, s *session.Session
 	token, own := s.RefreshTokenFor(t.key)
 	if p.policy.refresh && !token.Empty() && (own || !p.refused(refusedRefresh, s, t, now)) {
 		a.due = true
-		fresh, landing, err := p.shared.refresher.Fresh(r.Context(), s, session.Refresh{
-			Key: p.flightKey(s), Token: t.key, Do: p.refreshFor(keeper, session.Renew{Key: t.key, Do: p.renewFor(t)}),
-			Keep: p.sessions.limits.Idle, Now: now, NoWait: !needed,
-		})
+		how := p.renewal(keeper, s, p.renewFor(t), now)
+		how.NoWait = !needed
+		fresh, landing, err := p.shared.refresher.Fresh(r.Context(), s, how)
 		finishFirst(landing)
 		if p.sessions.stored == nil && landing != nil {
 			a.landing = landing
@@ -198,12 +197,15 @@ func hopeless(s *session.Session, now time.Time) bool {
 }
 
 // renewFor gives what gets a route's token by a refresh.
-func (p *relyingParty) renewFor(t *routeToken) func(context.Context, *session.Session) (*session.Session, error) {
+func (p *relyingParty) renewFor(t *routeToken) session.Renew {
 	renew := p.renewTarget
-	if t.key == session.IDToken {
+	switch t.key {
+	case session.MainToken:
+		return session.Renew{Do: p.renewTokens}
+	case session.IDToken:
 		renew = p.renewIDToken
 	}
-	return func(ctx context.Context, s *session.Session) (*session.Session, error) {
+	return session.Renew{Key: t.key, Do: func(ctx context.Context, s *session.Session) (*session.Session, error) {
 		renewed, err := renew(ctx, s, t)
 		if refused, ok := errors.AsType[*rp.TargetError](err); ok {
 			isNew := p.noteRefusal(refusedRefresh, s.ID, t.key, refused.General)
@@ -213,7 +215,7 @@ func (p *relyingParty) renewFor(t *routeToken) func(context.Context, *session.Se
 			}
 		}
 		return renewed, err
-	}
+	}}
 }
 
 // renewIDToken is a refresh like any other, from which an ID token should come.
@@ -271,14 +273,11 @@ func (p *relyingParty) addToken(ctx context.Context, keeper session.Keeper, s *s
 	if err := got.fits(s); err != nil {
 		return nil, err
 	}
-	key := got.token.Key
-	add := func(_ context.Context, newest *session.Session) (*session.Session, error) {
+	how := p.renewal(keeper, s, session.Renew{Key: got.token.Key, Anew: true, Do: func(_ context.Context, newest *session.Session) (*session.Session, error) {
 		return newest.With(got.token), nil
-	}
-	with, landing, err := p.shared.refresher.Fresh(ctx, s, session.Refresh{
-		Key: p.flightKey(s), Token: key, Adds: true, Do: p.refreshFor(keeper, session.Renew{Key: key, Anew: true, Do: add}),
-		Keep: p.sessions.limits.Idle, Now: p.now(),
-	})
+	}}, p.now())
+	how.Adds = true
+	with, landing, err := p.shared.refresher.Fresh(ctx, s, how)
 	finishFirst(landing)
 	return with, err
 }
