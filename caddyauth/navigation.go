@@ -40,7 +40,7 @@ func kindOf(r *http.Request) requestKind {
 		}
 		return background
 	}
-	if acceptsHTML(r) && r.Header.Get("X-Requested-With") == "" && !strings.HasSuffix(originalURL(r).Path, "/favicon.ico") {
+	if wantsHTML(r) && !strings.HasSuffix(originalURL(r).Path, "/favicon.ico") {
 		return navigation
 	}
 	return background
@@ -98,5 +98,10 @@ func isSubmitted(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	}
+	return wantsHTML(r)
+}
+
+// wantsHTML tells a page from a script where a browser sends no Fetch Metadata.
+func wantsHTML(r *http.Request) bool {
 	return acceptsHTML(r) && r.Header.Get("X-Requested-With") == ""
 }

@@ -128,8 +128,11 @@ func (p *relyingParty) errorPage(f failure) page {
 		again = f.login
 	}
 	label := "Try again"
-	if f.reason == reasonUnauthorized {
+	switch f.reason {
+	case reasonUnauthorized:
 		label = "Log in"
+	case reasonStepUp:
+		label = "Log in again"
 	}
 	shown.Links = []link{{again, label}, start}
 	if f.reason == reasonDenied || f.reason == reasonInsufficient { // the provider knows somebody whom it does not let in

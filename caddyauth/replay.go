@@ -106,7 +106,7 @@ func isOwnForm(r *http.Request, at origin) bool {
 	own := slices.Equal(from, []string{at.String()})
 	mode, dest, site := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest"), r.Header.Get("Sec-Fetch-Site")
 	if mode == "" && dest == "" && site == "" {
-		return own && acceptsHTML(r) && r.Header.Get("X-Requested-With") == ""
+		return own && wantsHTML(r)
 	}
 	hidden := len(from) == 0 || from[0] == "null"
 	return mode == "navigate" && dest == "document" && site == "same-origin" && (own || hidden)

@@ -98,7 +98,9 @@ func (p *relyingParty) flightKey(s *session.Session) string { return s.ID + "\x0
 func (p *relyingParty) renewal(keeper session.Keeper, s *session.Session, how session.Renew, now time.Time) session.Refresh {
 	return session.Refresh{
 		Key: p.flightKey(s), Token: how.Key, Keep: p.sessions.limits.Idle, Now: now,
-		Do: func(ctx context.Context, s *session.Session) (*session.Session, error) { return p.refresh(ctx, keeper, s, how) },
+		Do: func(ctx context.Context, s *session.Session) (*session.Session, error) {
+			return p.refresh(ctx, keeper, s, how)
+		},
 	}
 }
 

@@ -190,13 +190,11 @@ func (p *relyingParty) challenge(w http.ResponseWriter, r *http.Request, ask rp.
 		p.writeJSON(w, http.StatusUnauthorized, map[string]string{"error": string(reasonStepUp), "login_url": loginURL})
 		return nil
 	}
-	target := ""
+	f := failure{reason: reasonStepUp, login: loginURL}
 	if at, err := p.site.origins.of(r); err == nil {
-		target = p.pageOf(r, at)
+		f.login = p.loginURL(r, ask, p.pageOf(r, at))
 	}
-	shown := p.errorPage(failure{reason: reasonStepUp}).of(r)
-	shown.Links[0] = link{p.loginURL(r, ask, target), "Log in again"}
-	p.writePage(w, http.StatusUnauthorized, shown)
+	p.writePage(w, http.StatusUnauthorized, p.errorPage(f).of(r))
 	return nil
 }
 
@@ -220,7 +218,7 @@ func wantsPage(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate"
 	}
-	return acceptsHTML(r) && r.Header.Get("X-Requested-With") == ""
+	return wantsHTML(r)
 }
 
 // noteOtherUser says when somebody else logged in where a route, or the
