@@ -168,7 +168,7 @@ func (h *Handler) refuseBearer(w http.ResponseWriter, r *http.Request, why error
 	a, _ := p.authState(r)
 	a.reason, a.result = f.reason, resultDenied
 	authored(w.Header())
-	w.Header().Set("WWW-Authenticate", `Bearer realm="`+p.name+`", error="`+code+`"`)
+	w.Header().Set("WWW-Authenticate", "Bearer realm="+quoted(p.name)+", error="+quoted(code))
 	public := caddyhttp.Error(status, errors.New(texts[f.reason].title))
 	if errorRouteMatches(r, public) {
 		return public

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 )
 
@@ -165,14 +167,10 @@ func (s *challengeScanner) ahead(c byte) bool {
 // token reads a token (RFC 9110 section 5.6.2); empty when there is none.
 func (s *challengeScanner) token() string {
 	begin := s.at
-	for !s.done() && isTokenByte(s.text[s.at]) {
+	for !s.done() && httpguts.IsTokenRune(rune(s.text[s.at])) {
 		s.at++
 	}
 	return s.text[begin:s.at]
-}
-
-func isTokenByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
 // first reads what stands behind a scheme, up to the first comma: nothing, a
@@ -202,7 +200,7 @@ func (s *challengeScanner) first(c *challenge) error {
 // section 11.2).
 func (s *challengeScanner) token68() string {
 	begin := s.at
-	for !s.done() && (s.text[s.at] == '/' || isTokenByte(s.text[s.at]) && strings.IndexByte("!#$%&'*^`|", s.text[s.at]) < 0) {
+	for !s.done() && (s.text[s.at] == '/' || httpguts.IsTokenRune(rune(s.text[s.at])) && strings.IndexByte("!#$%&'*^`|", s.text[s.at]) < 0) {
 		s.at++
 	}
 	if s.at > begin {
@@ -268,6 +266,6 @@ func (r *rejection) link(lines []string, loginURL string) []string {
 	}
 	lines = slices.Clone(lines)
 	line := lines[r.line]
-	lines[r.line] = line[:r.end] + `, login_url="` + loginURL + `"` + line[r.end:]
+	lines[r.line] = line[:r.end] + `, login_url=` + quoted(loginURL) + line[r.end:]
 	return lines
 }

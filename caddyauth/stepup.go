@@ -198,9 +198,8 @@ func (p *relyingParty) challenge(w http.ResponseWriter, r *http.Request, ask rp.
 	return nil
 }
 
-// challengeFor is the challenge that says what is asked for. Nothing in it needs
-// to be escaped: the values were checked when they were configured, and the URL
-// is ours.
+// challengeFor is the challenge that says what is asked for. Its values were
+// checked when they were configured.
 func challengeFor(ask rp.Ask, loginURL string) string {
 	text := `Bearer error="` + errorInsufficient + `"`
 	if len(ask.ACRValues) > 0 {
@@ -209,7 +208,7 @@ func challengeFor(ask rp.Ask, loginURL string) string {
 	if ask.MaxAge != nil {
 		text += `, max_age="` + strconv.FormatInt(int64(*ask.MaxAge/time.Second), 10) + `"`
 	}
-	return text + `, login_url="` + loginURL + `"`
+	return text + `, login_url=` + quoted(loginURL)
 }
 
 // wantsPage reports whether a person will see the answer: of a form that is
