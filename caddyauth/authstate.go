@@ -52,7 +52,7 @@ type freshness struct {
 	due     bool             // whether its access token was to be refreshed
 	asked   time.Time        // when the request was looked at
 	dormant *session.Session // what is there, but is not used for this request
-	start   loginStart       // by what login it could
+	start   *loginStart      // by what login it could; nil: by any
 	landing <-chan struct{}  // closed when the refresh that this request began has ended
 }
 
@@ -107,7 +107,10 @@ func (s *requestState) of(p *relyingParty) *authState {
 // loginFor is the login that would let the request pass: with what it lacks of
 // the routes' rules, or for the token that the session lacks.
 func (a *authState) loginFor(returnTo string) loginStart {
-	start := a.start
+	start := loginStart{}
+	if a.start != nil {
+		start = *a.start
+	}
 	start.returnTo = returnTo
 	if start.ask.Target.Empty() {
 		start.ask = a.ask()

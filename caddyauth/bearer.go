@@ -108,18 +108,18 @@ func isToken68(text string) bool {
 }
 
 // examineBearer finds out whether a request brings an access token, and what it
-// is worth. It reports whether there was anything to look at: then no cookie
-// is. An error says that it cannot be told now.
-func (h *Handler) examineBearer(r *http.Request, a *authState, f *facts) (brought bool, err error) {
+// is worth. If there was anything to look at, no cookie is. An error says that it
+// cannot be told now.
+func (h *Handler) examineBearer(r *http.Request, a *authState, f *facts) error {
 	if h.bearer == nil {
 		if a.brought { // to a handler before this one, which accepts what this one does not
 			h.disown(r, a)
 		}
-		return false, nil
+		return nil
 	}
 	raw, err := broughtToken(a.authorization)
 	if raw.Empty() && err == nil {
-		return false, nil
+		return nil
 	}
 	h.disown(r, a)
 	a.brought, f.brought = true, true
@@ -139,9 +139,9 @@ func (h *Handler) examineBearer(r *http.Request, a *authState, f *facts) (brough
 	case f.bypassed, errors.Is(err, errTwoCredentials), errors.Is(err, rp.ErrInvalid):
 		f.why = err
 	default:
-		return true, fmt.Errorf("verifying an access token: %w", err)
+		return fmt.Errorf("verifying an access token: %w", err)
 	}
-	return true, nil
+	return nil
 }
 
 // disown takes back what a handler before this one has made of the request: who

@@ -47,9 +47,10 @@ func newCrossSite(c *AdmissionConfig) (crossSite, error) {
 	return guard, nil
 }
 
-// forged reports whether a foreign page makes a request that is not safe. What says neither Sec-Fetch-Site nor Origin comes from no page: browsers
-// send one of them with every unsafe request, and Origin with every WebSocket's
-// (RFC 6455 section 4.1); no page can leave them out.
+// forged reports whether a foreign page makes a request that is not safe. What
+// says neither Sec-Fetch-Site nor Origin comes from no page: browsers send one of
+// them with every unsafe request, and Origin with every WebSocket's (RFC 6455
+// section 4.1); no page can leave them out.
 func (c *crossSite) forged(r *http.Request, ours origins) bool {
 	if c.off {
 		return false

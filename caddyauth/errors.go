@@ -323,7 +323,7 @@ func (p *relyingParty) refuse(w http.ResponseWriter, r *http.Request) error {
 		f := failure{reason: reasonUnauthorized}
 		if at, err := p.site.origins.of(r); err == nil {
 			f.returnTo = p.pageOf(r, at)
-			if !a.start.ask.Empty() {
+			if a.start != nil && !a.start.ask.Empty() {
 				f.login = p.loginURL(r, a.start.ask, f.returnTo)
 			}
 		}

@@ -252,9 +252,8 @@ type facts struct {
 // there may be a session, but that it cannot be told now.
 func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	f = facts{unauthorized: h.Unauthorized, bypassed: h.bypass.matches(r), kind: background}
-	a.start = loginStart{}
-	brought, err := h.examineBearer(r, a, &f)
-	if err == nil && !brought {
+	a.start = nil
+	if err = h.examineBearer(r, a, &f); err == nil && !f.brought {
 		err = h.examineSession(r, a, &f)
 	}
 	if err != nil {
@@ -267,7 +266,7 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 		f.short, f.again = h.falls(a, f.session)
 	}
 	f.admitted = f.objection == nil && f.short == nil
-	if f.admitted && !brought {
+	if f.admitted && !f.brought {
 		if err := h.examineToken(r, a, &f); err != nil {
 			return f, err
 		}
@@ -275,7 +274,7 @@ func (h *Handler) examine(r *http.Request, a *authState) (f facts, err error) {
 	if f.session == nil || f.short != nil {
 		f.kind = kindOf(r)
 	}
-	if f.session == nil && !brought {
+	if f.session == nil && !f.brought {
 		f.ended = h.endedBefore(r, a, f)
 	}
 	return f, nil

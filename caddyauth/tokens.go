@@ -154,9 +154,6 @@ func (p *relyingParty) furnish(r *http.Request, a *authState, s *session.Session
 		return s, nil
 	}
 	a.dormant = s
-	if p.timesParked(a, t.key, secure) >= maxParked {
-		return nil, &rp.TargetError{Err: fmt.Errorf("%s: %w: it waits in another process; behind replicas, have a browser's requests go to the same one", t.describe(), errNoToken)}
-	}
 	return nil, p.sendForToken(a, s, t, now)
 }
 
@@ -174,15 +171,18 @@ func (p *relyingParty) newestInStore(ctx context.Context, s *session.Session) *s
 
 // sendForToken says by what login the browser gets the token, if by any.
 func (p *relyingParty) sendForToken(a *authState, s *session.Session, t *routeToken, now time.Time) error {
+	secure, _ := p.site.origins.secure(a.request)
 	switch {
 	case t.key == session.IDToken && hopeless(s, now):
 		return &rp.TargetError{Err: fmt.Errorf("%w: the session is new, and its ID token has expired, or was too large to keep", errNoToken)}
 	case t.key == session.IDToken:
-		a.start = loginStart{silent: true}
+		a.start = &loginStart{silent: true}
 	case p.refused(refusedLogin, s, t, now):
 		return &rp.TargetError{Err: fmt.Errorf("%s: %w", t.describe(), errNoToken)}
+	case p.timesParked(a, t.key, secure) >= maxParked:
+		return &rp.TargetError{Err: fmt.Errorf("%s: %w: it waits in another process; behind replicas, have a browser's requests go to the same one", t.describe(), errNoToken)}
 	default:
-		a.start = loginStart{silent: true, ask: rp.Ask{Target: t.target}}
+		a.start = &loginStart{silent: true, ask: rp.Ask{Target: t.target}}
 	}
 	return errBrowserNeeded
 }

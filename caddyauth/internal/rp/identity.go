@@ -65,11 +65,11 @@ func (i *Identity) Source(from ClaimSource) (claims.Set, bool) {
 	return claims.Set{}, false
 }
 
-// Identify finds out who logged in by that request. The ID token, which must be there if it
-// was asked for, comes first: before it has passed all checks, nothing of the
-// grant is used (RFC 9700 section 4.5.3), for nothing proves that it is the
-// answer to our request. Without one, whoever the first source names must be
-// named by all; nobody need have a name.
+// Identify finds out who logged in by that request. The ID token, which must be
+// there if it was asked for, comes first: before it has passed all checks, nothing
+// of the grant is used (RFC 9700 section 4.5.3), for nothing proves that it is the
+// answer to our request. Without one, whoever the first source names must be named
+// by all; nobody need have a name.
 func (c *Client) Identify(ctx context.Context, m *Metadata, grant *Grant, r AuthRequest) (*Identity, error) {
 	i := &Identity{}
 	found := map[ClaimSource]claims.Set{}

@@ -331,8 +331,8 @@ func (k *Stored) Refresh(ctx context.Context, s *Session, do Renew) (*Session, e
 
 // claim waits until the session has the token that is to come, or until it is
 // this process's turn to see to that; somebody who has refreshed another of its
-// tokens does not count. Then it gives what ends the turn,
-// and the session as the store has it by now.
+// tokens does not count. Then it gives what ends the turn, and the session as the
+// store has it by now.
 func (k *Stored) claim(ctx context.Context, s *Session, do *Renew) (unlock func(), current *Session, err error) {
 	for {
 		ok := true
