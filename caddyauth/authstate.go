@@ -43,7 +43,12 @@ type authState struct {
 
 	admitter admitter // what let the session in, and decides again when it is refreshed
 	steps    steps
+	reached  reached
 }
+
+// reached is what origins.secure says of the request. It is asked often, and
+// says the same each time.
+type reached struct{ known, secure, ok bool }
 
 // freshness is what a request knows of its session's copies: which the browser
 // has, and whether a newer one is on its way.
@@ -102,6 +107,15 @@ func (s *requestState) of(p *relyingParty) *authState {
 		}
 	}
 	return nil
+}
+
+// secure is origins.secure for the request.
+func (a *authState) secure() (secure, ok bool) {
+	if !a.reached.known {
+		a.reached.secure, a.reached.ok = a.party.site.origins.secure(a.request)
+		a.reached.known = true
+	}
+	return a.reached.secure, a.reached.ok
 }
 
 // loginFor is the login that would let the request pass: with what it lacks of

@@ -176,7 +176,7 @@ func (p *relyingParty) serveFrontChannelLogout(w http.ResponseWriter, r *http.Re
 // endNamed ends the session that the browser has, if the provider calls it so.
 func (p *relyingParty) endNamed(w http.ResponseWriter, r *http.Request, issuer, sid string) error {
 	a, _ := p.authState(r)
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	s, err := p.sessions.of(secure).Load(r.Context(), a.cookies)
 	if errors.Is(err, session.ErrNone) || err == nil && s.ProviderID() != sid {
 		return nil

@@ -201,8 +201,8 @@ func (p *relyingParty) finish(w http.ResponseWriter, r *http.Request, s *session
 	}
 	ended, err := p.endedMeanwhile(r.Context(), s)
 	if ended || err != nil { // what would be there of it opens nothing, and may stand in another's place
-		a.written = p.withoutSession(r, a.written)
-		w.Header()["Set-Cookie"] = p.withoutSession(r, w.Header()["Set-Cookie"])
+		a.written = p.withoutSession(a, a.written)
+		w.Header()["Set-Cookie"] = p.withoutSession(a, w.Header()["Set-Cookie"])
 	}
 	switch {
 	case err != nil:

@@ -61,7 +61,7 @@ func (p *relyingParty) serveError(w http.ResponseWriter, r *http.Request) error 
 // to.
 func (p *relyingParty) isReader(r *http.Request, reader string) bool {
 	a, _ := p.authState(r)
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	for n := range sealed.MaxTries {
 		value, ok := sealed.Value(a.cookies, p.site.cookies(secure).failure, n)
 		if !ok {

@@ -60,7 +60,7 @@ func isPrefetch(r *http.Request) bool {
 // isUpgrade reports whether a request asks for a WebSocket or another
 // protocol, over HTTP/1.1 or as an extended CONNECT.
 func isUpgrade(r *http.Request) bool {
-	return r.Header.Get("Upgrade") != "" || r.Header.Get(":protocol") != "" || r.Method == http.MethodConnect
+	return len(r.Header["Upgrade"]) > 0 || len(r.Header[":protocol"]) > 0 || r.Method == http.MethodConnect
 }
 
 // acceptsHTML reports whether a client asks for a page by name. "*/*" is what

@@ -160,7 +160,7 @@ func (p *relyingParty) justEnded(r *http.Request, a *authState, at origin) *sess
 		return nil
 	}
 	ended := p.sessions.revocations
-	if p.sessions.stored == nil && (ended.Fresh(ctx) != nil || ended.Has(s)) { // else it would be gone from the store
+	if p.sessions.stored == nil && (ended.Fresh(ctx, p.now()) != nil || ended.Has(s)) { // else it would be gone from the store
 		return nil
 	}
 	if ended.HasAll(s) || p.shared.superseded.Marked(s.ID) || !p.client.Admits(&s.Identity) {

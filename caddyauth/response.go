@@ -156,7 +156,7 @@ func (w *responseWriter) adjust(h http.Header) {
 	if s := w.auth.session; kept && s != nil && w.auth.written != nil && (p.sessions.revocations.Has(s) || p.shared.superseded.Marked(s.ID)) {
 		// It was ended meanwhile, or another login has taken its place: it must
 		// not come back with this answer.
-		w.auth.written = p.withoutSession(w.auth.request, w.auth.written)
+		w.auth.written = p.withoutSession(w.auth, w.auth.written)
 	}
 	written := w.auth.written
 	if lines, ok := h["Set-Cookie"]; ok {

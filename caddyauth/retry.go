@@ -44,7 +44,7 @@ func (s *second) wanted(w *responseWriter) bool {
 
 // replace gets a token in place of one that an upstream has refused.
 func (p *relyingParty) replace(r *http.Request, a *authState, token *routeToken) (*session.Session, error) {
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	if held, _ := a.session.RefreshTokenFor(token.key); token.none || !p.policy.refresh || held.Empty() {
 		return a.session, nil
 	}
@@ -79,7 +79,7 @@ func (h *Handler) next(w *responseWriter, r *http.Request, next caddyhttp.Handle
 	a, p := w.auth, h.party
 	a.more, a.current = a.more[:others], a // handlers of other providers behind this one begin anew: what they took out is there again
 	a.session, a.result = fresh, resultRefreshed
-	a.written = p.withoutSession(a.request, a.written)
+	a.written = p.withoutSession(a, a.written)
 	p.renew(w.ResponseWriter.Header(), a.request, a)
 	for _, header := range h.identity {
 		delete(r.Header, header.name)

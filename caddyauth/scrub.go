@@ -123,6 +123,9 @@ func (p *relyingParty) scrubConnection(h http.Header, lines []string) {
 		delete(h, "Upgrade")
 		delete(h, "Http2-Settings")
 	}
+	if len(lines) == 1 && lines[0] == "keep-alive" { // as nearly always
+		return
+	}
 	unwanted := func(token string) bool { return p.namesOurs(token) || !websocket && namesUpgrade(token) }
 	if !slices.ContainsFunc(lines, unwanted) {
 		return

@@ -104,7 +104,7 @@ func (p *relyingParty) inspect(h http.Header, r *http.Request, a *authState) (*s
 	a.session, a.result = s, resultSession
 	a.awaitRefresh(refreshInView)
 	p.renew(h, r, a)
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	names := p.site.cookies(secure)
 	rw := responseWriter{own: func(cookie string) bool { return names.isSession(cookie) || cookie == names.hint }, auth: a}
 	rw.adjust(h) // newer tokens, and nothing of a session that was ended meanwhile
@@ -117,16 +117,17 @@ func (p *relyingParty) inspect(h http.Header, r *http.Request, a *authState) (*s
 // lookAt returns the session as it is, and leaves it so: nobody is asked for
 // tokens, nothing is written, and it counts as no use.
 func (p *relyingParty) lookAt(r *http.Request, a *authState) (*session.Session, error) {
-	secure, ok := p.site.origins.secure(r)
+	secure, ok := a.secure()
 	if !ok {
 		return nil, session.ErrNone
 	}
+	a.asked = p.now()
 	s, err := p.present(r.Context(), p.sessions.of(secure), a)
 	if err != nil {
 		return nil, err
 	}
 	s, _ = p.shared.refresher.Latest(p.flightKey(s), s)
-	return s, p.overdue(s, p.now())
+	return s, p.overdue(s, a.asked)
 }
 
 func (p *relyingParty) describe(r *http.Request, s *session.Session) activeSession {

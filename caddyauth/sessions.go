@@ -30,7 +30,7 @@ const unneededTime = time.Second
 // session.Keeper, and of session.Refresher. A request that needs no session
 // does not wait for one either.
 func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*session.Session, error) {
-	secure, ok := p.site.origins.secure(r)
+	secure, ok := a.secure()
 	if !ok {
 		return nil, session.ErrNone // nobody can have logged in there
 	}
@@ -41,12 +41,12 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 		defer cancel()
 	}
 	keeper := p.sessions.of(secure)
+	now := p.now()
+	a.asked = now
 	s, err := p.present(ctx, keeper, a)
 	if err != nil {
 		return nil, err
 	}
-	now := p.now()
-	a.asked = now
 	if s.Generation > 0 && s.FirstShown() {
 		p.shared.refresher.Presented(p.flightKey(s), s.Generation, now)
 	}
@@ -73,6 +73,7 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 
 // present returns the session that a request's cookies stand for, if its time
 // is not up and nobody has ended it, whatever has become of its access token.
+// The request's time must be known.
 func (p *relyingParty) present(ctx context.Context, keeper session.Keeper, a *authState) (*session.Session, error) {
 	s, err := keeper.Load(ctx, a.cookies)
 	if err != nil {
@@ -80,7 +81,7 @@ func (p *relyingParty) present(ctx context.Context, keeper session.Keeper, a *au
 	}
 	a.loaded = s.Generation
 	if p.sessions.stored == nil { // else the store has told already
-		if err := p.sessions.revocations.Fresh(ctx); err != nil {
+		if err := p.sessions.revocations.Fresh(ctx, a.asked); err != nil {
 			return nil, err
 		}
 	}
@@ -186,7 +187,7 @@ func (p *relyingParty) renewTokens(ctx context.Context, s *session.Session) (*se
 // tokens were refreshed, or its idle clock is set back. One that cannot be
 // written ends when it would have.
 func (p *relyingParty) renew(h http.Header, r *http.Request, a *authState) {
-	renewed, due := p.sessions.limits.Renew(a.session, p.now())
+	renewed, due := p.sessions.limits.Renew(a.session, a.asked) // it was loaded then: to look at the clock again costs more than this
 	if !due && !a.refreshed() {
 		return
 	}
@@ -228,12 +229,12 @@ func (p *relyingParty) catchUp(h http.Header, a *authState) {
 	}
 	switch latest, known := p.shared.refresher.Latest(p.flightKey(s), s); {
 	case latest.Generation > s.Generation:
-		a.written = p.withoutSession(a.request, a.written)
+		a.written = p.withoutSession(a, a.written)
 		p.write(h, a.request, a, latest)
 	case !known && !s.RefreshToken.Empty() && p.now().Sub(a.asked) >= session.StragglerTime:
 		// So much later, nobody knows any more whether there are newer tokens: a
 		// lost slide is cheap, and these may be spent.
-		a.written = p.withoutSession(a.request, a.written)
+		a.written = p.withoutSession(a, a.written)
 	}
 }
 
@@ -254,8 +255,8 @@ func (a *authState) awaitRefresh(atMost time.Duration) {
 
 // withoutSession takes this provider's session, and what belongs to it, out of
 // Set-Cookie lines.
-func (p *relyingParty) withoutSession(r *http.Request, lines []string) []string {
-	secure, _ := p.site.origins.secure(r)
+func (p *relyingParty) withoutSession(a *authState, lines []string) []string {
+	secure, _ := a.secure()
 	names := p.site.cookies(secure)
 	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
 		name, _, _ := strings.Cut(line, "=")
@@ -287,7 +288,7 @@ func (p *relyingParty) save(h http.Header, r *http.Request, a *authState, s *ses
 // saveWhole keeps a session, and gives the browser what it needs to come back: if
 // that fits, together with all other cookies of ours, what servers take.
 func (p *relyingParty) saveWhole(h http.Header, r *http.Request, a *authState, s *session.Session) error {
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	names := p.site.cookies(secure)
 	return a.setCookies(h, func(h http.Header) error {
 		made := http.Header{}

@@ -123,7 +123,7 @@ func (p *relyingParty) finishTarget(w http.ResponseWriter, r *http.Request, got 
 // giveToken adds a token to the session that the browser shows.
 func (p *relyingParty) giveToken(w http.ResponseWriter, r *http.Request, s *session.Session, got *gotToken) error {
 	a, _ := p.authState(r)
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	with, err := p.addToken(r.Context(), p.sessions.of(secure), s, got)
 	if err != nil {
 		return err

@@ -121,7 +121,7 @@ func (p *relyingParty) furnish(r *http.Request, a *authState, s *session.Session
 			return s, nil
 		}
 	}
-	secure, _ := p.site.origins.secure(r)
+	secure, _ := a.secure()
 	keeper := p.sessions.of(secure)
 	if parked := p.shared.parked.take(s.ID+t.key, now); parked != nil {
 		if with, err := p.addToken(r.Context(), keeper, s, parked); err == nil {
@@ -171,7 +171,7 @@ func (p *relyingParty) newestInStore(ctx context.Context, s *session.Session) *s
 
 // sendForToken says by what login the browser gets the token, if by any.
 func (p *relyingParty) sendForToken(a *authState, s *session.Session, t *routeToken, now time.Time) error {
-	secure, _ := p.site.origins.secure(a.request)
+	secure, _ := a.secure()
 	switch {
 	case t.key == session.IDToken && hopeless(s, now):
 		return &rp.TargetError{Err: fmt.Errorf("%w: the session is new, and its ID token has expired, or was too large to keep", errNoToken)}

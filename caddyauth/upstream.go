@@ -93,7 +93,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, a *authState, 
 // hideCookies takes our cookies out of a request, and returns what tells them
 // from others'.
 func (h *Handler) hideCookies(r *http.Request, a *authState) (own func(string) bool) {
-	secure, _ := h.party.site.origins.secure(r)
+	secure, _ := a.secure()
 	own = h.own.at(secure)
 	if kept := sealed.Strip(a.cookies, own); len(kept) > 0 {
 		r.Header["Cookie"] = kept
@@ -165,7 +165,7 @@ var keptHeaders = []string{
 func (h *Handler) refuseLate(rw *responseWriter, r *http.Request) error {
 	a, header := rw.auth, rw.ResponseWriter.Header()
 	a.session, a.dormant = nil, nil
-	a.written = h.party.withoutSession(a.request, a.written)
+	a.written = h.party.withoutSession(a, a.written)
 	rw.clear()
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		header.Set("Connection", "close") // nothing more is read from it

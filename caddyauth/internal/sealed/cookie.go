@@ -155,4 +155,14 @@ func join(a, b string) string {
 // trimSpace trims what RFC 6265 lets stand around a pair: spaces and tabs.
 // It must not trim more: strings.TrimSpace would turn a cookie whose name
 // begins with U+2000 into one of ours (A63).
-func trimSpace(s string) string { return strings.Trim(s, " \t") }
+func trimSpace(s string) string {
+	for s != "" && isSpace(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && isSpace(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }

@@ -44,7 +44,7 @@ func TestM152ClockSetBack(t *testing.T) {
 	if got, err := k.Load(t.Context(), cookies); !errors.Is(err, ErrNone) {
 		t.Errorf("a session that was ended elsewhere: %v, %v", got, err)
 	}
-	if err := here.Fresh(t.Context()); err != nil || !here.Has(s) {
+	if err := here.Fresh(t.Context(), now); err != nil || !here.Has(s) {
 		t.Errorf("its revocation is not heard of: %v", err)
 	}
 	if here.Due(now) || !here.Wanted(now) {

@@ -64,11 +64,10 @@ func age(now time.Time, at *atomic.Int64) time.Duration {
 // Fresh sees to it that what is known is not older than twice the time between
 // two looks. It asks the store itself where nobody has done so, and does not
 // wait for it longer than it has to.
-func (r *Revocations) Fresh(ctx context.Context) error {
+func (r *Revocations) Fresh(ctx context.Context, now time.Time) error {
 	if r.cfg.Every == 0 {
 		return nil
 	}
-	now := r.cfg.Now()
 	if age(now, &r.look.used) > lookRetry {
 		r.look.used.Store(now.UnixNano())
 	}

@@ -115,19 +115,19 @@ func TestA119RevocationsUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &findingStore{}
 		r := newRevocations(t, s, time.Second)
-		if err := r.Fresh(t.Context()); err != nil {
+		if err := r.Fresh(t.Context(), time.Now()); err != nil {
 			t.Fatalf("at first: %v", err)
 		}
 		s.err = errors.New("down")
 		for range 55 {
 			time.Sleep(time.Second)
-			if err := r.Fresh(t.Context()); err != nil {
+			if err := r.Fresh(t.Context(), time.Now()); err != nil {
 				t.Fatalf("%v", err)
 			}
 		}
 		time.Sleep(10 * time.Second)
 		for range 100 {
-			if err := r.Fresh(t.Context()); !errors.Is(err, ErrStore) {
+			if err := r.Fresh(t.Context(), time.Now()); !errors.Is(err, ErrStore) {
 				t.Fatalf("after a minute: %v", err)
 			}
 		}
@@ -136,12 +136,12 @@ func TestA119RevocationsUnknown(t *testing.T) {
 		}
 		s.err, s.hangs = nil, true
 		began := time.Now()
-		if err := r.Fresh(t.Context()); !errors.Is(err, ErrStore) || time.Since(began) > 2*lookTime {
+		if err := r.Fresh(t.Context(), time.Now()); !errors.Is(err, ErrStore) || time.Since(began) > 2*lookTime {
 			t.Errorf("a store that hangs: %v after %s", err, time.Since(began))
 		}
 		s.hangs = false
 		time.Sleep(10 * time.Second)
-		if err := r.Fresh(t.Context()); err != nil {
+		if err := r.Fresh(t.Context(), time.Now()); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
@@ -154,7 +154,7 @@ func TestA119NobodyWaitsForAStoreThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &findingStore{}
 		r := newRevocations(t, s, time.Second)
-		if err := r.Fresh(t.Context()); err != nil {
+		if err := r.Fresh(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		s.hangs = true
@@ -162,7 +162,7 @@ func TestA119NobodyWaitsForAStoreThatHangs(t *testing.T) {
 		for time.Since(last) < 2*time.Minute {
 			time.Sleep(100 * time.Millisecond)
 			began := time.Now()
-			err := r.Fresh(t.Context())
+			err := r.Fresh(t.Context(), time.Now())
 			waited := time.Since(began)
 			switch since := began.Sub(last); {
 			case since < LookPatience && err != nil, since > LookPatience+2*time.Second && err == nil:
@@ -175,7 +175,7 @@ func TestA119NobodyWaitsForAStoreThatHangs(t *testing.T) {
 		synctest.Wait()
 		s.hangs = false
 		time.Sleep(lookRetry)
-		if err := r.Fresh(t.Context()); err != nil {
+		if err := r.Fresh(t.Context(), time.Now()); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
@@ -199,7 +199,7 @@ func TestA119SlowStoreIsGotThrough(t *testing.T) {
 		s.takes = 600 * time.Millisecond
 		tries := 1
 		for began := time.Now(); ; tries++ {
-			err := late.Fresh(t.Context())
+			err := late.Fresh(t.Context(), time.Now())
 			if err == nil {
 				break
 			}

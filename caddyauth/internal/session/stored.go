@@ -101,8 +101,7 @@ func (k *Stored) find(ctx context.Context, cookies []string, from load) (*Sessio
 
 func (k *Stored) byTicket(ctx context.Context, value string, from load) (*Session, error) {
 	known, _ := k.opened.get(value)
-	now := k.cfg.Now()
-	if known != nil && age(now, &known.record().checked) < k.cfg.Lag {
+	if known != nil && k.cfg.Lag > 0 && age(k.cfg.Now(), &known.record().checked) < k.cfg.Lag {
 		return known, nil
 	}
 	ticket := known
@@ -139,9 +138,8 @@ func (k *Stored) fetch(ctx context.Context, known *Session, from load) (*Session
 	if err != nil {
 		return nil, storeError("loading", err)
 	}
-	now := k.cfg.Now()
 	if before := known.record(); before != nil && before.version == record.Version {
-		before.checked.Store(now.UnixNano())
+		k.noteChecked(before)
 		return known, nil
 	}
 	s, err := openRecord(record.Value, known.key, handle)
@@ -152,8 +150,16 @@ func (k *Stored) fetch(ctx context.Context, known *Session, from load) (*Session
 		return nil, err
 	}
 	s.loaded.record = &kept{handle: handle, version: record.Version, generation: s.Generation, seen: s.Seen}
-	s.loaded.record.checked.Store(now.UnixNano())
+	k.noteChecked(s.loaded.record)
 	return s, nil
+}
+
+// noteChecked notes that the store has just been asked: for nothing where it is
+// asked each time, as memory is.
+func (k *Stored) noteChecked(record *kept) {
+	if k.cfg.Lag > 0 {
+		record.checked.Store(k.cfg.Now().UnixNano())
+	}
 }
 
 // Current returns what the store has of a session now; the very session that is

@@ -330,16 +330,16 @@ func TestA119RevocationsNotTaken(t *testing.T) {
 		t.Errorf("due %v, wanted %v", r.Due(now), r.Wanted(now))
 	}
 	s.before = nil
-	err := r.Fresh(t.Context())
+	err := r.Fresh(t.Context(), time.Now())
 	if now = time.Now(); err != nil || !r.Wanted(now) || r.Due(now) {
 		t.Errorf("%v; due %v, wanted %v", err, r.Due(now), r.Wanted(now))
 	}
-	if never := newRevocations(t, s, 0); never.Fresh(t.Context()) != nil || never.Due(now.Add(time.Hour)) {
+	if never := newRevocations(t, s, 0); never.Fresh(t.Context(), time.Now()) != nil || never.Due(now.Add(time.Hour)) {
 		t.Error("a store that nobody else has is asked")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := newRevocations(t, &findingStore{hangs: true}, time.Second).Fresh(ctx); !errors.Is(err, context.Canceled) {
+	if err := newRevocations(t, &findingStore{hangs: true}, time.Second).Fresh(ctx, time.Now()); !errors.Is(err, context.Canceled) {
 		t.Errorf("whoever goes away: %v", err)
 	}
 }
