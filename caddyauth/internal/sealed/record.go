@@ -49,15 +49,18 @@ func (r *Reader) Err() error {
 }
 
 // Text reads a string.
-func (r *Reader) Text() string {
+func (r *Reader) Text() string { return string(r.Bytes()) }
+
+// Bytes is Text for who does not keep it: it shares its memory with what is read.
+func (r *Reader) Bytes() []byte {
 	n := r.Number()
 	if n > uint64(len(r.b)) {
 		r.failed, r.b = true, nil
-		return ""
+		return nil
 	}
-	s := string(r.b[:n])
+	b := r.b[:n:n]
 	r.b = r.b[n:]
-	return s
+	return b
 }
 
 // Number reads a number.

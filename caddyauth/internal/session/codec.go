@@ -3,37 +3,36 @@ package session
 import (
 	"bytes"
 	"compress/flate"
+	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"sync"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 )
 
 // A session is written as
 //
-//	version 2 ‖ length ‖ deflated record ‖ zeros up to a multiple of 64
+//	version 3 ‖ length ‖ deflated words ‖ noise ‖ zeros up to a multiple of 64
 //
-// Fields may be added at the record's end: an older record reads as if they
-// were zero. Anything else needs a new version; an unknown one is no session.
+// See noise.go for what words and noise are. Fields may be added at the end: an
+// older session reads as if they were zero. Anything else needs a new version;
+// an unknown one is no session, so that its user is logged in anew.
 //
-// The record is compressed because tokens are JSON in base64, which deflates
-// to half and less once it is decoded. That is safe here: nothing in a
-// session is chosen by someone who does not already have it, and the padding
-// blurs the length. Login state, where a stranger's URL stands beside the
-// verifier, is never compressed.
+// The words are compressed because tokens are JSON in base64, and JSON deflates
+// to half and less once it is decoded. That is safe here: nothing in a session
+// is chosen by someone who does not already have it, and the padding blurs the
+// length. Login state, where a stranger's URL stands beside the verifier, is
+// never compressed.
 const (
-	codecVersion = 2
+	codecVersion = 3
 	padding      = 64
 
-	// maxRecord bounds inflating (A83). Sessions are far smaller: what does
-	// not fit two cookies is never written.
+	// maxRecord bounds a session, as text and as words (A83). Sessions are far
+	// smaller: what does not fit two cookies is never written.
 	maxRecord = 64 << 10
 )
 
@@ -51,8 +50,8 @@ var dictionary = []byte(`"email_verified":true,"preferred_username":"","given_na
 // encode writes a session for storage under a seal: the whole of it, or without
 // the ID token, which takes much room and is seldom needed.
 func encode(s *Session, whole bool) ([]byte, error) {
-	var w sealed.Writer
-	w.Text(s.ID)
+	var w packer
+	writeID(&w, s.ID)
 	w.Text(s.Subject)
 	writeSources(&w, s.Sources)
 	writeToken(&w, s.AccessToken)
@@ -60,7 +59,7 @@ func encode(s *Session, whole bool) ([]byte, error) {
 	w.Text(s.Scope)
 	w.Time(s.Created)
 	w.Time(s.Seen)
-	w.Text(s.RefreshToken.Reveal())
+	writeToken(&w, s.RefreshToken)
 	w.Time(s.TokenIssued)
 	w.Number(s.Generation)
 	w.Time(s.Ends)
@@ -72,13 +71,13 @@ func encode(s *Session, whole bool) ([]byte, error) {
 	writeStep(&w, s.Step)
 	writeFurther(&w, s.further.tokens)
 	w.Number(s.since)
-	return pack(w.Bytes())
+	return w.pack()
 }
 
 // sourceLetters are how the sources of claims are written.
 var sourceLetters = map[rp.ClaimSource]string{rp.FromIDToken: "i", rp.FromAccessToken: "a", rp.FromUserinfo: "u"}
 
-func writeSources(w *sealed.Writer, sources []rp.SourcedClaims) {
+func writeSources(w *packer, sources []rp.SourcedClaims) {
 	w.Number(uint64(len(sources)))
 	for _, source := range sources {
 		w.Text(sourceLetters[source.From])
@@ -86,16 +85,16 @@ func writeSources(w *sealed.Writer, sources []rp.SourcedClaims) {
 	}
 }
 
-func readSources(r *sealed.Reader) (sources []rp.SourcedClaims, err error) {
+func readSources(r *unpacker) (sources []rp.SourcedClaims, err error) {
 	for range min(r.Number(), uint64(len(sourceLetters))) {
-		letter, raw := r.Text(), r.Text()
+		letter, raw := r.Text(), r.Bytes()
 		for from, l := range sourceLetters {
 			if l != letter {
 				continue
 			}
 			var set claims.Set
-			if raw != "" {
-				if set, err = claims.Parse([]byte(raw)); err != nil {
+			if len(raw) > 0 {
+				if set, err = claims.Parse(raw); err != nil {
 					return nil, fmt.Errorf("%w: claims: %w", errCodec, err)
 				}
 			}
@@ -105,39 +104,43 @@ func readSources(r *sealed.Reader) (sources []rp.SourcedClaims, err error) {
 	return sources, nil
 }
 
-// pack deflates and pads a record.
-func pack(record []byte) ([]byte, error) {
-	if len(record) > maxRecord {
-		return nil, fmt.Errorf("record has %d bytes, more than %d", len(record), maxRecord)
+// pack gives what was written, if it can be read again.
+func (w *packer) pack() ([]byte, error) {
+	if size := max(w.size, len(w.Bytes())); size > maxRecord {
+		return nil, fmt.Errorf("record has %d bytes, more than %d", size, maxRecord)
 	}
+	return compose(w.Bytes(), w.noise)
+}
+
+// compose deflates the words, puts the noise behind them, and pads.
+func compose(words, noise []byte) ([]byte, error) {
 	var deflated bytes.Buffer
 	z, err := flate.NewWriterDict(&deflated, flate.BestCompression, dictionary)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := z.Write(record); err != nil {
+	if _, err := z.Write(words); err != nil {
 		return nil, err
 	}
 	if err := z.Close(); err != nil {
 		return nil, err
 	}
 	out := binary.AppendUvarint([]byte{codecVersion}, uint64(deflated.Len()))
-	out = append(out, deflated.Bytes()...)
+	out = append(append(out, deflated.Bytes()...), noise...)
 	if rest := len(out) % padding; rest > 0 {
 		out = append(out, make([]byte, padding-rest)...)
 	}
 	return out, nil
 }
 
-// decode reads what encode wrote. It is only called with what a seal has
-// vouched for, and bounds all it does nevertheless.
+// decode reads what encode wrote.
 func decode(data []byte) (*Session, error) {
-	record, err := unpack(data)
+	r, err := unpack(data)
 	if err != nil {
 		return nil, err
 	}
-	r := sealed.NewReader(record)
-	s := &Session{ID: r.Text(), loaded: new(loaded)}
+	defer r.release()
+	s := &Session{ID: readID(r), loaded: new(loaded)}
 	s.Subject = r.Text()
 	if s.Sources, err = readSources(r); err != nil {
 		return nil, err
@@ -148,7 +151,7 @@ func decode(data []byte) (*Session, error) {
 	s.Scope = r.Text()
 	s.Created = r.Time()
 	s.Seen = r.Time()
-	s.RefreshToken = rp.NewSecret(r.Text())
+	s.RefreshToken = rp.NewSecret(readToken(r))
 	s.TokenIssued = r.Time()
 	s.Generation = r.Number()
 	s.Ends = r.Time()
@@ -164,34 +167,6 @@ func decode(data []byte) (*Session, error) {
 	return s, nil
 }
 
-// unpack gives the record that pack was given.
-func unpack(data []byte) ([]byte, error) {
-	if len(data) == 0 || data[0] != codecVersion {
-		return nil, errCodec
-	}
-	length, n := binary.Uvarint(data[1:])
-	if n <= 0 || length > uint64(len(data)-1-n) {
-		return nil, errCodec
-	}
-	return inflate(data[1+n:][:length])
-}
-
-// inflaters are reused: one costs some 40 kB.
-var inflaters = sync.Pool{New: func() any { return flate.NewReaderDict(bytes.NewReader(nil), dictionary) }}
-
-func inflate(data []byte) ([]byte, error) {
-	z := inflaters.Get().(io.Reader)
-	defer inflaters.Put(z)
-	if err := z.(flate.Resetter).Reset(bytes.NewReader(data), dictionary); err != nil {
-		return nil, errCodec
-	}
-	record, err := io.ReadAll(io.LimitReader(z, maxRecord+1))
-	if err != nil || len(record) > maxRecord {
-		return nil, errCodec
-	}
-	return record, nil
-}
-
 // A token that is a JWT is kept with its three parts decoded, if encoding
 // them gives back the very same text; any other is kept as it is.
 const (
@@ -201,36 +176,60 @@ const (
 
 var segment = base64.RawURLEncoding.Strict()
 
-func writeToken(w *sealed.Writer, token rp.Secret) {
+func writeToken(w *packer, token rp.Secret) {
 	text := token.Reveal()
-	parts := strings.Split(text, ".")
-	if len(parts) != 3 || strings.ContainsAny(text, "\r\n") {
+	header, rest, _ := strings.Cut(text, ".")
+	payload, signature, ok := strings.Cut(rest, ".")
+	var parts [3][]byte
+	for i, part := range []string{header, payload, signature} {
+		var err error
+		parts[i], err = segment.DecodeString(part)
+		ok = ok && err == nil
+	}
+	// encoding/base64 skips line breaks, even when it is strict.
+	if !ok || strings.ContainsAny(text, "\r\n") {
 		w.Number(tokenAsIs)
 		w.Text(text)
 		return
 	}
-	var decoded [3][]byte
-	for i, part := range parts {
-		var err error
-		if decoded[i], err = segment.DecodeString(part); err != nil {
-			w.Number(tokenAsIs)
-			w.Text(text)
-			return
-		}
-	}
 	w.Number(tokenJWT)
-	for _, part := range decoded {
-		w.Text(string(part))
-	}
+	w.Text(string(parts[0]))
+	w.Text(string(parts[1]))
+	w.Raw(parts[2])
 }
 
-func readToken(r *sealed.Reader) string {
+func readToken(r *unpacker) string {
 	if r.Number() == tokenAsIs {
 		return r.Text()
 	}
-	var parts [3]string
-	for i := range parts {
-		parts[i] = segment.EncodeToString([]byte(r.Text()))
+	token := segment.AppendEncode(r.token[:0], r.Bytes())
+	token = append(token, '.')
+	token = segment.AppendEncode(token, r.Bytes())
+	token = append(token, '.')
+	token = segment.AppendEncode(token, r.Raw())
+	r.token = token
+	return string(token)
+}
+
+// idText is how the IDs that we draw are written.
+var idText = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+// writeID writes the ID of a session: as the bytes that were drawn, or any other
+// as it is.
+func writeID(w *packer, id string) {
+	drawn, err := idText.DecodeString(id)
+	if err != nil || len(drawn) != idSize || idText.EncodeToString(drawn) != id {
+		drawn = nil
 	}
-	return strings.Join(parts[:], ".")
+	w.Raw(drawn)
+	if drawn == nil {
+		w.Text(id)
+	}
+}
+
+func readID(r *unpacker) string {
+	if drawn := r.Raw(); len(drawn) > 0 {
+		return idText.EncodeToString(drawn)
+	}
+	return r.Text()
 }

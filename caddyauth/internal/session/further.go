@@ -6,7 +6,6 @@ import (
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 )
 
 // A session has one access token that its login brought, and may have others
@@ -237,7 +236,7 @@ func (s *Session) furtherSize() (size int) {
 	return size
 }
 
-func writeFurther(w *sealed.Writer, tokens []Further) {
+func writeFurther(w *packer, tokens []Further) {
 	w.Number(uint64(len(tokens)))
 	for _, f := range tokens {
 		w.Text(f.Key)
@@ -245,18 +244,18 @@ func writeFurther(w *sealed.Writer, tokens []Further) {
 		w.Time(f.Issued)
 		w.Time(f.Expiry)
 		w.Text(f.Scope)
-		w.Text(f.RefreshToken.Reveal())
+		writeToken(w, f.RefreshToken)
 		w.Number(f.since)
 	}
 }
 
-func readFurther(r *sealed.Reader) (tokens []Further) {
+func readFurther(r *unpacker) (tokens []Further) {
 	for range min(r.Number(), maxFurther) {
 		f := Further{Key: r.Text()}
 		f.bearer, f.AccessToken = bearer(readToken(r))
 		f.Issued, f.Expiry = r.Time(), r.Time()
 		f.Scope = r.Text()
-		f.RefreshToken = rp.NewSecret(r.Text())
+		f.RefreshToken = rp.NewSecret(readToken(r))
 		f.since = r.Number()
 		if f.Key == MainToken || f.Key == IDToken || f.AccessToken.Empty() {
 			continue

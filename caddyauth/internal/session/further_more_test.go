@@ -178,14 +178,18 @@ func TestSlimSessions(t *testing.T) {
 // A74: a further token never passes for that of the login or for the ID token, nor
 // for one without a key: whatever a record says, those keys are theirs.
 func TestA74FurtherTokensUnderTheKeysOfOthers(t *testing.T) {
-	var w sealed.Writer
+	var w packer
 	writeFurther(&w, []Further{
 		{Key: MainToken, AccessToken: rp.NewSecret("wrong"), Expiry: begin},
 		{Key: IDToken, AccessToken: rp.NewSecret("wrong"), Expiry: begin},
 		{Key: "empty"},
 		{Key: "a", AccessToken: rp.NewSecret("right"), Expiry: begin},
 	})
-	got := readFurther(sealed.NewReader(w.Bytes()))
+	r, err := unpack(must(w.pack()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := readFurther(r)
 	if len(got) != 1 || got[0].Key != "a" || got[0].AccessToken.Reveal() != "right" {
 		t.Errorf("got %+v", got)
 	}

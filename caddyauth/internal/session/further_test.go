@@ -53,7 +53,7 @@ func TestFurtherTokensAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := decode(must(pack(record[:len(record)-4]))) // neither an ID token, nor further ones, nor since when
+	old, err := decode(must(compose(record.words[:len(record.words)-4], record.noise))) // neither an ID token, nor further ones, nor since when
 	if err != nil || old.AuthorizationFor(MainToken) != "Bearer main" || len(old.further.tokens) != 0 {
 		t.Errorf("an old record: got %+v, %v", old, err)
 	}

@@ -1,28 +1,25 @@
 package session
 
-import (
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
-)
+import "github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 
 // EncodeHint writes a session's ID token, for storage under a seal and apart
 // from the session: only the logout needs it. It is bound to the session.
 func EncodeHint(s *Session) ([]byte, error) {
-	var w sealed.Writer
-	w.Text(s.ID)
+	var w packer
+	writeID(&w, s.ID)
 	writeToken(&w, s.IDToken)
-	return pack(w.Bytes())
+	return w.pack()
 }
 
 // DecodeHint gives the ID token that EncodeHint wrote for the session of that
 // ID; the empty one if it is another's.
 func DecodeHint(data []byte, id string) rp.Secret {
-	record, err := unpack(data)
+	r, err := unpack(data)
 	if err != nil {
 		return rp.Secret{}
 	}
-	r := sealed.NewReader(record)
-	of, token := r.Text(), readToken(r)
+	defer r.release()
+	of, token := readID(r), readToken(r)
 	if r.Err() != nil || of != id {
 		return rp.Secret{}
 	}

@@ -103,7 +103,7 @@ type Tokens struct {
 // New makes the session of a login.
 func New(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
 	s := &Session{
-		ID:       rand.Text(),
+		ID:       newID(),
 		key:      rp.NewSecret(newKey()),
 		Identity: *who,
 		Claims:   who.Claims(),
@@ -114,6 +114,15 @@ func New(grant *rp.Grant, who *rp.Identity, now time.Time) *Session {
 	s.keepIDToken(grant, who)
 	s.setToken(grant.AccessToken.Reveal())
 	return s
+}
+
+// idSize is how many bytes are drawn for an ID: nobody guesses one (A61).
+const idSize = 16
+
+func newID() string {
+	drawn := make([]byte, idSize)
+	_, _ = rand.Read(drawn) // never fails: crypto/rand crashes the program instead
+	return idText.EncodeToString(drawn)
 }
 
 // Handle names the session where its ID must not be known: to a store, and to

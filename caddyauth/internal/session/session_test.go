@@ -168,7 +168,7 @@ func TestDecodeA83Refuses(t *testing.T) {
 		"a bomb of 16 MiB":            deflate(make([]byte, 16<<20)),
 		"an empty record":             deflate(nil),
 		"a text longer than the rest": deflate([]byte{0xff, 0x01, 'x'}),
-		"claims that are no object":   deflate([]byte("\x01i\x01s\x00\x02[]\x00\x01x")),
+		"claims that are no object":   deflate([]byte("\x00\x01i\x01s\x01\x01i\x02[]\x00\x01x")),
 	} {
 		if s, err := decode(data); err == nil {
 			t.Errorf("%s: got %+v", name, s)

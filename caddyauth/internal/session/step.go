@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
-	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/sealed"
 )
 
 // Step is what a login was asked for by a route, or by the upstream. A session
@@ -45,7 +44,7 @@ func (s *Step) Asks(ask rp.Ask) bool {
 }
 
 // writeStep writes a step; most sessions have none. ACR values hold no spaces.
-func writeStep(w *sealed.Writer, s Step) {
+func writeStep(w *packer, s Step) {
 	w.Number(s.Row)
 	if s.Row == 0 {
 		return
@@ -58,7 +57,7 @@ func writeStep(w *sealed.Writer, s Step) {
 	w.Text(strings.Join(s.ACRValues, " "))
 }
 
-func readStep(r *sealed.Reader) (s Step) {
+func readStep(r *unpacker) (s Step) {
 	if s.Row = r.Number(); s.Row == 0 {
 		return Step{}
 	}
