@@ -38,15 +38,6 @@ const (
 
 var errCodec = errors.New("malformed session")
 
-// dictionary primes the compressor with what tokens have in common. It is
-// part of version 2: changing a byte of it makes all sessions unreadable.
-var dictionary = []byte(`"email_verified":true,"preferred_username":"","given_name":"","family_name":"","nickname":"","picture":"https://",` +
-	`"locale":"en","updated_at":"20","groups":["admin"],"roles":["user"],"permissions":[],"realm_access":{"roles":["offline_access",` +
-	`"uma_authorization"]},"scp":["openid"],"tid":"","oid":"","sid":"","at_hash":"","auth_time":17,"azp":"","org_id":"org_",` +
-	`"client_id":"","gty":"","jti":"","nonce":"","scope":"openid profile email offline_access","exp":17,"iat":17,"nbf":17,` +
-	`"aud":["https://api.","https:///userinfo"],"sub":"auth0|","name":"","email":"@gmail.com","iss":"https://.eu.auth0.com/"}` +
-	`{"alg":"RS256","typ":"JWT","kid":"}{"alg":"ES256","typ":"at+jwt","kid":"`)
-
 // encode writes a session for storage under a seal: the whole of it, or without
 // the ID token, which takes much room and is seldom needed.
 func encode(s *Session, whole bool) ([]byte, error) {
