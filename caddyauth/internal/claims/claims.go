@@ -8,16 +8,11 @@
 package claims
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"math"
-	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // ErrMissing says that a claim is absent or null.
@@ -30,51 +25,8 @@ const maxNumericDate = 253402300799
 // Set is the claims of one token, or what was put together of several. The
 // zero value has none. It is immutable and may be read concurrently.
 type Set struct {
-	raw     []byte // as it was parsed; nil for a set that was put together
+	text    string // as it was parsed; empty for a set that was put together
 	members map[string]any
-}
-
-// Parse reads one JSON object. It refuses what could be read in two ways:
-// invalid UTF-8, a member that stands twice, anything behind the object, and
-// a member whose name equals one of guarded but for its case (RFC 7519
-// section 4, RFC 8725 section 2.6).
-func Parse(data []byte, guarded ...string) (Set, error) {
-	if !utf8.Valid(data) {
-		return Set{}, errors.New("not valid UTF-8")
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
-		return Set{}, errors.New("not a JSON object")
-	}
-	members := make(map[string]any)
-	for dec.More() {
-		tok, err := dec.Token()
-		if err != nil {
-			return Set{}, errors.New("malformed JSON")
-		}
-		name, _ := tok.(string)
-		if _, ok := members[name]; ok {
-			return Set{}, fmt.Errorf("member %.64q stands twice", name)
-		}
-		for _, g := range guarded {
-			if name != g && strings.EqualFold(name, g) {
-				return Set{}, fmt.Errorf("member %.64q imitates %q", name, g)
-			}
-		}
-		var value any
-		if err := dec.Decode(&value); err != nil {
-			return Set{}, errors.New("malformed JSON")
-		}
-		members[name] = value
-	}
-	if _, err := dec.Token(); err != nil {
-		return Set{}, errors.New("malformed JSON")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Set{}, errors.New("something follows the JSON object")
-	}
-	return Set{raw: bytes.Clone(data), members: members}, nil
 }
 
 // Join returns the claims of several sets. Of a claim that more than one has,
@@ -109,11 +61,11 @@ func (s Set) Filter(wanted func(name string) bool) Set {
 	return Set{members: members}
 }
 
-// Raw returns the claims as JSON: for a set that was parsed, the very text,
-// which the caller must not change. It is empty for a set without claims.
+// Raw returns the claims as JSON: for a set that was parsed, the very text. It is
+// empty for a set without claims.
 func (s Set) Raw() []byte {
-	if s.raw != nil || len(s.members) == 0 {
-		return s.raw
+	if s.text != "" || len(s.members) == 0 {
+		return []byte(s.text)
 	}
 	raw, _ := json.Marshal(s.members) // never fails: it was JSON, and numbers keep their digits
 	return raw
