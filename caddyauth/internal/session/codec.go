@@ -202,20 +202,23 @@ func readToken(r *unpacker) string {
 	return string(token)
 }
 
-// idText is how the IDs that we draw are written.
+// idText is how IDs are written that were drawn here.
 var idText = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// writeID writes the ID of a session: as the bytes that were drawn, or any other
-// as it is.
-func writeID(w *packer, id string) {
+// drawnID gives the bytes that were drawn for an ID.
+func drawnID(id string) ([]byte, bool) {
 	drawn, err := idText.DecodeString(id)
-	if err != nil || len(drawn) != idSize || idText.EncodeToString(drawn) != id {
-		drawn = nil
+	return drawn, err == nil && len(drawn) == idSize && idText.EncodeToString(drawn) == id
+}
+
+// writeID writes the ID of a session: as it was drawn, or any other as it is.
+func writeID(w *packer, id string) {
+	if drawn, ok := drawnID(id); ok {
+		w.Raw(drawn)
+		return
 	}
-	w.Raw(drawn)
-	if drawn == nil {
-		w.Text(id)
-	}
+	w.Raw(nil)
+	w.Text(id)
 }
 
 func readID(r *unpacker) string {

@@ -146,21 +146,21 @@ func (k *Stored) openSummary(value []byte, handle string) (*Summary, error) {
 }
 
 // A ticket is what the cookie of a stored session holds under its seal: the
-// session's ID and its own key.
-func writeTicket(s *Session) []byte {
-	var w sealed.Writer
-	w.Text(s.ID)
-	w.Text(s.key.Reveal())
-	return w.Bytes()
+// session's ID, as it was drawn, and its own key. Every request carries it, so
+// it is as short as it can be.
+func writeTicket(s *Session) ([]byte, error) {
+	drawn, ok := drawnID(s.ID)
+	if key := s.key.Reveal(); ok && len(key) == keySize {
+		return append(drawn, key...), nil
+	}
+	return nil, errors.New("a session that was not begun here gets no ticket")
 }
 
 func readTicket(data []byte) (id string, key rp.Secret, err error) {
-	r := sealed.NewReader(data)
-	id, text := r.Text(), r.Text()
-	if r.Err() != nil || id == "" || len(text) != keySize {
+	if len(data) != idSize+keySize {
 		return "", rp.Secret{}, errCodec
 	}
-	return id, rp.NewSecret(text), nil
+	return idText.EncodeToString(data[:idSize]), rp.NewSecret(string(data[idSize:])), nil
 }
 
 // worthless reports whether an error means that something will never open.

@@ -219,7 +219,11 @@ func (k *Stored) Save(ctx context.Context, h http.Header, cookies []string, s *S
 	}
 	// The ticket stays the same. It is sealed anew, so that no key is needed
 	// longer than it was last used.
-	return k.jar.Write(h, cookies, writeTicket(s), s.Created.Add(k.cfg.Limits.Lifetime).Sub(k.cfg.Now())+k.outlive)
+	ticket, err := writeTicket(s)
+	if err != nil {
+		return err
+	}
+	return k.jar.Write(h, cookies, ticket, s.Created.Add(k.cfg.Limits.Lifetime).Sub(k.cfg.Now())+k.outlive)
 }
 
 // create keeps a new session. One callback may come twice, and save its session
