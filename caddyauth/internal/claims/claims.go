@@ -71,6 +71,33 @@ func (s Set) Raw() []byte {
 	return raw
 }
 
+// Size is how many bytes of memory the claims take, as nearly as it can be told.
+func (s Set) Size() int { return len(s.text) + sizeOf(s.members) }
+
+// sizeOf is what a value takes besides the text that it was read from.
+func sizeOf(v any) (size int) {
+	const boxed, slot = 16, 2*16 + 1 // a string or a number behind an interface; a name and its value in a map
+	switch v := v.(type) {
+	case string, json.Number:
+		return boxed
+	case []any:
+		size = 24 + boxed*len(v)
+		for _, member := range v {
+			size += sizeOf(member)
+		}
+	case map[string]any:
+		slots := 8 // they are filled to seven eighths, and doubled then
+		for len(v) > 8 && len(v) > slots/8*7 {
+			slots *= 2
+		}
+		size = 96 + slot*slots
+		for _, member := range v {
+			size += sizeOf(member)
+		}
+	}
+	return size
+}
+
 // Has reports whether the claim is there and not null.
 func (s Set) Has(name string) bool { return s.members[name] != nil }
 

@@ -52,8 +52,9 @@ const maxDepth = 10_000
 
 // parser reads JSON from a text.
 type parser struct {
-	text string
-	at   int
+	text  string
+	at    int
+	under []any // the members, so far, of the arrays that are being read
 }
 
 // peek gives the next byte; 0, which stands nowhere in JSON, at the end.
@@ -125,17 +126,20 @@ func (p *parser) array(depth int) ([]any, error) {
 	if !p.take('[') || depth > maxDepth {
 		return nil, errMalformed
 	}
-	list := []any{}
 	if p.take(']') {
-		return list, nil
+		return []any{}, nil
 	}
+	from := len(p.under)
 	for {
 		v, err := p.value(depth)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, v)
+		p.under = append(p.under, v)
 		if p.take(']') {
+			list := make([]any, len(p.under)-from)
+			copy(list, p.under[from:])
+			p.under = p.under[:from]
 			return list, nil
 		}
 		if !p.take(',') {

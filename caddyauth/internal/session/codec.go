@@ -8,7 +8,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/claims"
 	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
@@ -103,13 +105,18 @@ func (w *packer) pack() ([]byte, error) {
 	return compose(w.Bytes(), w.noise)
 }
 
+// deflaters are reused: one costs some 800 kB.
+var deflaters = sync.Pool{New: func() any {
+	z, _ := flate.NewWriterDict(io.Discard, flate.BestCompression, dictionary) // fails for unknown levels only
+	return z
+}}
+
 // compose deflates the words, puts the noise behind them, and pads.
 func compose(words, noise []byte) ([]byte, error) {
 	var deflated bytes.Buffer
-	z, err := flate.NewWriterDict(&deflated, flate.BestCompression, dictionary)
-	if err != nil {
-		return nil, err
-	}
+	z := deflaters.Get().(*flate.Writer)
+	defer deflaters.Put(z)
+	z.Reset(&deflated) // to the dictionary, too
 	if _, err := z.Write(words); err != nil {
 		return nil, err
 	}

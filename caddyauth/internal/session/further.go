@@ -227,15 +227,6 @@ func (s *Session) setIDToken(token string, verified claims.Set) {
 	s.further.idExpiry, _ = verified.Time("exp")
 }
 
-// furtherSize is how much memory these tokens take, roughly.
-func (s *Session) furtherSize() (size int) {
-	size = len(s.IDToken.Reveal())
-	for _, f := range s.further.tokens {
-		size += 256 + len(f.AccessToken.Reveal()) + len(f.RefreshToken.Reveal())
-	}
-	return size
-}
-
 func writeFurther(w *packer, tokens []Further) {
 	w.Number(uint64(len(tokens)))
 	for _, f := range tokens {

@@ -264,7 +264,7 @@ func (r *Refresher) queue(e *refreshed, now time.Time) {
 	r.size -= e.size
 	e.size = 512
 	if s := e.latest; s != nil {
-		e.size += s.claimsSize() + len(s.AccessToken.Reveal()) + len(s.RefreshToken.Reveal()) + s.furtherSize()
+		e.size += s.size()
 	}
 	r.size += e.size
 	r.unlist(e)

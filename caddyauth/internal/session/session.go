@@ -175,14 +175,6 @@ func (s *Session) ProviderID() string {
 	return id
 }
 
-// claimsSize is how much memory the claims take, roughly.
-func (s *Session) claimsSize() (size int) {
-	for _, source := range s.Sources {
-		size += 3 * len(source.Claims.Raw())
-	}
-	return size
-}
-
 // setToken sets the access token.
 func (t *Tokens) setToken(token string) { t.bearer, t.AccessToken = bearer(token) }
 
