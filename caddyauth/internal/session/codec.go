@@ -144,7 +144,7 @@ func decode(data []byte) (*Session, error) {
 		return nil, err
 	}
 	s.Claims = s.Identity.Claims()
-	s.setToken(readToken(r))
+	s.bearer, s.AccessToken = readBearer(r)
 	s.TokenExpiry = r.Time()
 	s.Scope = r.Text()
 	s.Created = r.Time()
@@ -196,15 +196,25 @@ func writeToken(w *packer, token rp.Secret) {
 	w.Raw(parts[2])
 }
 
-func readToken(r *unpacker) string {
+func readToken(r *unpacker) string { return readTokenBehind(r, "") }
+
+// readBearer reads a token as it goes upstream.
+func readBearer(r *unpacker) (header, token rp.Secret) {
+	return bearerOf(readTokenBehind(r, scheme))
+}
+
+// readTokenBehind reads a token, and gives it with something in front.
+func readTokenBehind(r *unpacker, front string) string {
+	token := append(r.token[:0], front...)
 	if r.Number() == tokenAsIs {
-		return r.Text()
+		token = append(token, r.Bytes()...)
+	} else {
+		token = segment.AppendEncode(token, r.Bytes())
+		token = append(token, '.')
+		token = segment.AppendEncode(token, r.Bytes())
+		token = append(token, '.')
+		token = segment.AppendEncode(token, r.Raw())
 	}
-	token := segment.AppendEncode(r.token[:0], r.Bytes())
-	token = append(token, '.')
-	token = segment.AppendEncode(token, r.Bytes())
-	token = append(token, '.')
-	token = segment.AppendEncode(token, r.Raw())
 	r.token = token
 	return string(token)
 }

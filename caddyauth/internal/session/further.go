@@ -56,10 +56,12 @@ type further struct {
 
 // bearer gives the value of the Authorization header that carries a token (RFC
 // 6750 section 2.1), and the token. Both share their memory.
-func bearer(token string) (header, secret rp.Secret) {
-	const scheme = "Bearer "
-	text := scheme + token
-	return rp.NewSecret(text), rp.NewSecret(text[len(scheme):])
+func bearer(token string) (header, secret rp.Secret) { return bearerOf(scheme + token) }
+
+const scheme = "Bearer "
+
+func bearerOf(header string) (whole, secret rp.Secret) {
+	return rp.NewSecret(header), rp.NewSecret(header[len(scheme):])
 }
 
 // Further returns the token of a key; nil when there is none.
@@ -243,7 +245,7 @@ func writeFurther(w *packer, tokens []Further) {
 func readFurther(r *unpacker) (tokens []Further) {
 	for range min(r.Number(), maxFurther) {
 		f := Further{Key: r.Text()}
-		f.bearer, f.AccessToken = bearer(readToken(r))
+		f.bearer, f.AccessToken = readBearer(r)
 		f.Issued, f.Expiry = r.Time(), r.Time()
 		f.Scope = r.Text()
 		f.RefreshToken = rp.NewSecret(readToken(r))

@@ -40,9 +40,10 @@ var unpackers = sync.Pool{New: func() any {
 	return &unpacker{inflater: flate.NewReaderDict(bytes.NewReader(nil), dictionary)}
 }}
 
-// release gives an unpacker back. No secret stays in it for longer than until
-// the next session is read.
+// release gives an unpacker back. What it has read stays in its buffers until the
+// next session is.
 func (u *unpacker) release() {
+	clear(u.pieces)
 	u.Reader, u.noise, u.pieces = sealed.Reader{}, nil, u.pieces[:0]
 	u.source.Reset(nil)
 	unpackers.Put(u)
