@@ -205,18 +205,17 @@ func readBearer(r *unpacker) (header, token rp.Secret) {
 
 // readTokenBehind reads a token, and gives it with something in front.
 func readTokenBehind(r *unpacker, front string) string {
-	token := append(r.token[:0], front...)
+	r.token = append(r.token[:0], front...)
 	if r.Number() == tokenAsIs {
-		token = append(token, r.Bytes()...)
-	} else {
-		token = segment.AppendEncode(token, r.Bytes())
-		token = append(token, '.')
-		token = segment.AppendEncode(token, r.Bytes())
-		token = append(token, '.')
-		token = segment.AppendEncode(token, r.Raw())
+		r.token = append(r.token, r.Bytes()...)
+		return string(r.token)
 	}
-	r.token = token
-	return string(token)
+	r.token = segment.AppendEncode(r.token, r.Bytes())
+	r.token = append(r.token, '.')
+	r.token = segment.AppendEncode(r.token, r.Bytes())
+	r.token = append(r.token, '.')
+	r.token = segment.AppendEncode(r.token, r.Raw())
+	return string(r.token)
 }
 
 // idText is how IDs are written that were drawn here.
