@@ -177,6 +177,9 @@ func BenchmarkLookup(b *testing.B) {
 		var cookies [][]string
 		for i := range n {
 			cookies = append(cookies, save(b, k, families[0].login(2000, uint64(i))))
+			if _, err := k.Load(b.Context(), cookies[i]); err != nil {
+				b.Fatal(err)
+			}
 		}
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
