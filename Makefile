@@ -11,7 +11,7 @@ DEX     := $(BIN)/dex
 # The tests listen on loopback only, and end what they start.
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help demo test setup vet lint unit flows flips cover noskips xcaddy fuzz e2e bench fmt build clean
+.PHONY: help demo test setup vet lint unit flows flips cover noskips xcaddy fuzz e2e bench bench-docs benchgo fmt build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -108,7 +108,18 @@ e2e: $(DEX)
 	cd test/e2e/oidc-provider && npm ci --no-audit --no-fund --loglevel=error
 	cd test/e2e && $(GO) test -count=1 -timeout 15m ./...
 
+# What a request costs, side by side with a Caddy that has no pkce_auth: see
+# docs/performance.md. `make bench BENCHFLAGS=-quick` looks at everything briefly.
+BENCHFLAGS ?=
 bench:
+	@GO="$(GO)" $(GO) run ./test/bench -out $(BIN)/bench $(BENCHFLAGS)
+
+# The same, and the results go into the docs.
+bench-docs:
+	@GO="$(GO)" $(GO) run ./test/bench -out $(BIN)/bench -docs docs $(BENCHFLAGS)
+
+# Parts of the hot path by themselves.
+benchgo:
 	$(GO) test -run '^$$' -bench . -benchmem ./caddyauth/...
 
 fmt: $(LINT)

@@ -50,6 +50,9 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	user := p.cfg.Login
+	if _, ok := p.cfg.Users[q.Get("login_hint")]; ok && p.cfg.LoginHint {
+		user = q.Get("login_hint")
+	}
 	if q.Get("prompt") == "none" && p.cfg.LoginForm {
 		p.respond(w, redirect, q, url.Values{"error": {"login_required"}})
 		return

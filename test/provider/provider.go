@@ -34,6 +34,10 @@ type Config struct {
 	// Login is the user who is always logged in; default "alice".
 	Login string
 
+	// LoginHint logs in the user whom the request's login_hint names, if there is
+	// one of that name, in place of Login.
+	LoginHint bool
+
 	// AccessTokenClaims are added to access tokens that are JWTs.
 	AccessTokenClaims map[string]any
 
