@@ -20,10 +20,13 @@ type bench struct {
 	upstream *upstream
 	report   *report
 	binaries map[string]string // what was built, by package
-	redis    string            // the address of the running one
-	redisErr error             // why there is none
-	closers  []func()
-	began    time.Time
+	ships    *fleet
+	redis    string // the address of the running one
+	redisErr error  // why there is none
+
+	closers   []func() // of the running scenario
+	outermost []func() // of the bench
+	began     time.Time
 }
 
 func newBench(ctx context.Context, opts options) (*bench, error) {
@@ -32,8 +35,8 @@ func newBench(ctx context.Context, opts options) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{ctx: ctx, opts: opts, dir: dir, binaries: map[string]string{}, began: time.Now()}
-	b.onClose(func() { _ = os.RemoveAll(dir) })
-	if err := b.prepare(); err != nil {
+	b.outermost = append(b.outermost, func() { _ = os.RemoveAll(dir) })
+	if err := b.lasting(b.prepare); err != nil {
 		b.close()
 		return nil, err
 	}
@@ -60,9 +63,14 @@ func (b *bench) prepare() (err error) {
 func (b *bench) onClose(end func()) { b.closers = append(b.closers, end) }
 
 func (b *bench) close() {
-	for len(b.closers) > 0 {
-		last := b.closers[len(b.closers)-1]
-		b.closers = b.closers[:len(b.closers)-1]
+	closeAll(&b.closers)
+	closeAll(&b.outermost)
+}
+
+func closeAll(closers *[]func()) {
+	for len(*closers) > 0 {
+		last := (*closers)[len(*closers)-1]
+		*closers = (*closers)[:len(*closers)-1]
 		last()
 	}
 }
@@ -72,10 +80,21 @@ func (b *bench) during(part func() error) error {
 	outer := b.closers
 	b.closers = nil
 	defer func() {
-		b.close()
+		closeAll(&b.closers)
 		b.closers = outer
 	}()
 	return part()
+}
+
+// lasting runs what starts something that lasts as long as the bench, though a
+// scenario starts it.
+func (b *bench) lasting(start func() error) error {
+	inner := b.closers
+	b.closers = nil
+	err := start()
+	b.outermost = append(b.outermost, b.closers...)
+	b.closers = inner
+	return err
 }
 
 // file is the name of a file in the bench's own directory.

@@ -19,15 +19,19 @@ import (
 type subject struct {
 	name     string
 	proxy    *proxy
+	parallel int      // how many requests come at a time, each on its connection
 	requests [][]byte // in rotation
 	conns    []*conn  // they stay open
 	next     atomic.Int64
 }
 
+// connections is how many requests come at a time, where nothing else is said.
+const connections = 16
+
 // newSubject prepares the requests of a subject: one for each of the headers
 // given, which may be empty, else lines that end with \r\n.
 func newSubject(name string, p *proxy, path string, headers []string) *subject {
-	s := &subject{name: name, proxy: p}
+	s := &subject{name: name, proxy: p, parallel: connections}
 	for _, header := range headers {
 		s.requests = append(s.requests, []byte("GET "+path+" HTTP/1.1\r\nHost: "+p.addr+"\r\nUser-Agent: bench\r\nAccept: */*\r\n"+header+"\r\n"))
 	}
@@ -118,14 +122,16 @@ type sample struct {
 }
 
 // perRequest is the CPU time of the proxy for one request, in microseconds.
-func (s sample) perRequest() float64 { return float64(s.cpu.Nanoseconds()) / 1000 / float64(s.requests) }
+func (s sample) perRequest() float64 {
+	return float64(s.cpu.Nanoseconds()) / 1000 / float64(s.requests)
+}
 
 func (s sample) perSecond() float64 { return float64(s.requests) / s.elapsed.Seconds() }
 
-// saturate has n connections send one request after another for a while (closed
-// loop), or, where limit is not 0, until that many were sent.
-func (s *subject) saturate(ctx context.Context, n int, d time.Duration, limit int) (sample, error) {
-	if err := s.connect(n); err != nil {
+// saturate sends one request after another on each connection for a while (closed
+// loop), or, where limit is not 0, until at least that many were sent.
+func (s *subject) saturate(ctx context.Context, d time.Duration, limit int) (sample, error) {
+	if err := s.connect(s.parallel); err != nil {
 		return sample{}, err
 	}
 	before, err := s.proxy.cpu()
@@ -135,10 +141,11 @@ func (s *subject) saturate(ctx context.Context, n int, d time.Duration, limit in
 	began := time.Now()
 	deadline := began.Add(d)
 	var done atomic.Int64
-	err = s.each(ctx, n, func(c *conn) error {
+	share := (limit + s.parallel - 1) / s.parallel
+	err = s.each(ctx, func(c *conn) error {
 		count := 0
 		defer func() { done.Add(int64(count)) }()
-		for (limit == 0 && time.Now().Before(deadline)) || count < limit/n {
+		for (limit == 0 && time.Now().Before(deadline)) || count < share {
 			if err := c.exchange(s.request()); err != nil {
 				return err
 			}
@@ -165,15 +172,15 @@ func (p *process) settled() (time.Duration, error) {
 	return p.cpu()
 }
 
-// each runs work for each of the first n connections, at the same time, and
-// gives one of the errors. Nothing takes longer than half a minute.
-func (s *subject) each(ctx context.Context, n int, work func(*conn) error) error {
+// each runs work for each connection, at the same time, and gives one of the
+// errors. Nothing takes longer than half a minute.
+func (s *subject) each(ctx context.Context, work func(*conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
-	errs := make(chan error, n)
-	for _, c := range s.conns[:n] {
+	errs := make(chan error, len(s.conns))
+	for _, c := range s.conns {
 		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		wg.Go(func() {
 			if err := work(c); err != nil {

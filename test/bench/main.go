@@ -85,7 +85,7 @@ func run(ctx context.Context, opts options, out io.Writer) (err error) {
 		}
 		began := time.Now()
 		b.logf("%s: %s", s.name, s.about)
-		if err := s.run(b); err != nil {
+		if err := b.during(func() error { return s.run(b) }); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		b.logf("%s: took %.1f s", s.name, time.Since(began).Seconds())

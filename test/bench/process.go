@@ -110,10 +110,10 @@ func (b *bench) startRedis() (string, error) {
 		return "", err
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	outer := b.closers
-	b.closers = nil
-	_, err = b.start(addr, name, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.dir)
-	b.closers = append(outer, b.closers...)
-	b.redis, b.redisErr = addr, err
-	return b.redis, err
+	b.redisErr = b.lasting(func() error {
+		_, err := b.start(addr, name, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.dir)
+		return err
+	})
+	b.redis = addr
+	return b.redis, b.redisErr
 }

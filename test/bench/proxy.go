@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"fmt"
 	"net"
 	"net/http"
@@ -109,5 +110,21 @@ func (b *bench) build(pkg string) (string, error) {
 		return "", fmt.Errorf("building %s: %w: %s", pkg, err, out)
 	}
 	b.binaries[pkg] = name
+	b.report.Machine.Caddy = caddyVersion(name)
 	return name, nil
+}
+
+// caddyVersion is the one that a binary was built with: the same in all that are
+// built here.
+func caddyVersion(binary string) string {
+	info, err := buildinfo.ReadFile(binary)
+	if err != nil {
+		return "unknown"
+	}
+	for _, dep := range info.Deps {
+		if dep.Path == "github.com/caddyserver/caddy/v2" {
+			return dep.Version
+		}
+	}
+	return "unknown"
 }

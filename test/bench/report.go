@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -77,7 +76,7 @@ func newReport(opts options) (*report, error) {
 	return &report{
 		Machine: machine{
 			CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: strings.TrimSpace(string(kernel)),
-			Go: runtime.Version(), Caddy: caddyVersion(), Date: time.Now().UTC().Format(time.DateOnly),
+			Go: runtime.Version(), Date: time.Now().UTC().Format(time.DateOnly),
 		},
 		Method: method{Rounds: opts.rounds, Slice: opts.slice.String(), Rate: opts.rate, Quick: opts.quick},
 	}, nil
@@ -96,20 +95,6 @@ func cpuModel() string {
 		}
 	}
 	return runtime.GOARCH
-}
-
-// caddyVersion is that of the module, with which all Caddys are built.
-func caddyVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, dep := range info.Deps {
-		if dep.Path == "github.com/caddyserver/caddy/v2" {
-			return dep.Version
-		}
-	}
-	return "unknown"
 }
 
 // add adds figures, each after those before.

@@ -2,42 +2,51 @@ package main
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
 // warmUp is how many requests a subject gets before it is measured.
 const warmUp = 2000
 
-// rounds measures subjects in short slices that take turns, in another order each
-// round, over connections that stay open. On a machine that does other things as
-// well this is what makes them comparable: slow moments meet all of them, and
-// what is compared are slices of the same round. It gives the samples of each
-// subject, by round.
-func (b *bench) rounds(subjects []*subject, connections int) (map[*subject][]sample, error) {
+// rounds measures subjects in short slices that take turns, over connections
+// that stay open. It gives the samples of each subject, by round.
+func (b *bench) rounds(subjects []*subject) (map[*subject][]sample, error) {
 	requests := warmUp
 	if b.opts.quick {
 		requests /= 10
 	}
 	for _, s := range subjects {
 		defer s.disconnect()
-		if _, err := s.saturate(b.ctx, connections, 0, max(requests, len(s.requests)+connections)); err != nil {
+		if _, err := s.saturate(b.ctx, 0, max(requests, len(s.requests))); err != nil {
 			return nil, err
 		}
 	}
 	samples := make(map[*subject][]sample, len(subjects))
-	order := append([]*subject(nil), subjects...)
+	err := b.turns(subjects, func(s *subject) error {
+		got, err := s.saturate(b.ctx, b.opts.slice, 0)
+		samples[s] = append(samples[s], got)
+		return err
+	})
+	return samples, err
+}
+
+// turns has each subject measured once a round, in another order each round. On
+// a machine that does other things as well this is what makes subjects
+// comparable: slow moments meet all of them, and what is compared is of the same
+// round.
+func (b *bench) turns(subjects []*subject, measure func(*subject) error) error {
+	order := slices.Clone(subjects)
 	for range b.opts.rounds {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		for _, s := range order {
-			got, err := s.saturate(b.ctx, connections, b.opts.slice, 0)
-			if err != nil {
-				return nil, err
+			if err := measure(s); err != nil {
+				return err
 			}
-			samples[s] = append(samples[s], got)
 			time.Sleep(time.Millisecond)
 		}
 	}
-	return samples, nil
+	return nil
 }
 
 // each gives one value of each sample.

@@ -11,5 +11,9 @@ type scenario struct {
 
 // scenarios stand in the order in which they are measured and reported.
 var scenarios = []scenario{
-	{"compare", "CPU per request, side by side", compare},
+	{compareTable, "what a request costs, side by side", compare},
+	{latencyTable, "how long users wait at a fixed load", latency},
+	{cookieTable, "what a login has the browser keep", cookies},
+	{sessionTable, "whether many sessions cost more", manySessions},
+	{concurrencyTable, "whether many requests at once cost more", concurrency},
 }
