@@ -1,26 +1,29 @@
 package main
 
-import (
-	"fmt"
-)
+import "fmt"
 
 const (
 	compareTable = "compare"
 	sizeTable    = "token size"
 )
 
-// The columns that others read, too.
+// The columns of compare.
 const (
 	cpuColumn   = "CPU µs"
-	extraColumn = "above control µs"
+	bytesColumn = "bytes µs"
+	authColumn  = "auth µs"
+	apartColumn = "token apart µs"
+	timesColumn = "× bare"
+	rateColumn  = "req/s"
 )
 
 // match is a subject with what it is compared with.
 type match struct {
 	*subject
-	control *subject // the same bytes, without pkce_auth; nil: bare
-	store   string   // empty: a control
-	size    int
+	store     string   // of ours; else empty
+	size      int      // of the tokens of ours
+	bytes     *subject // bare Caddy with as many bytes; nil: just bare Caddy
+	withToken *subject // bare Caddy with as many bytes, and the token
 }
 
 // compare is the main question: what does a request cost with pkce_auth, beside
@@ -31,7 +34,7 @@ func compare(b *bench) error {
 		return err
 	}
 	bare := newSubject("bare", f.bare, plainPath, []string{""})
-	matches := f.matches(bare)
+	controls, matches := f.matches()
 	peers, err := b.peers(compareTable)
 	if err != nil {
 		return err
@@ -39,137 +42,120 @@ func compare(b *bench) error {
 	for _, p := range peers {
 		matches = append(matches, match{subject: p})
 	}
-	subjects := make([]*subject, len(matches))
-	for i, m := range matches {
-		subjects[i] = m.subject
+	subjects := append([]*subject{bare}, controls...)
+	for _, m := range matches {
+		subjects = append(subjects, m.subject)
 	}
 	samples, err := b.rounds(subjects)
 	if err != nil {
 		return err
 	}
-	for _, m := range matches {
-		b.reportMatch(m, bare, samples)
-		if err := b.allocations(m.subject); err != nil {
-			return err
-		}
+	c := comparison{b.report, bare, samples}
+	c.plain(bare)
+	for _, s := range controls {
+		c.control(s)
 	}
-	b.report.note(compareTable, "control: bare Caddy that carries a meaningless cookie of the same length; of a control itself: bare")
-	b.report.note(compareTable, "+ token: the client, too, sends an Authorization header as long as the one pkce_auth makes for the upstream")
+	for _, m := range matches {
+		c.match(m)
+	}
+	b.report.note(compareTable, "bytes: above bare, of bare Caddy with a cookie that means nothing, as long as that of the session")
+	b.report.note(compareTable, "auth: above that; token apart: above bare Caddy that gets the access token from the client, too")
 	b.sizes(f)
-	return nil
+	return b.allocations(subjects)
 }
 
-// matches are bare Caddy, its controls, and each store with each size of tokens.
-// Tickets are as long whatever is behind them, so that stores share a control.
-func (f *fleet) matches(bare *subject) []match {
-	controls, ours := []match{{subject: bare}}, []match(nil)
+// matches are our stores with each size of tokens, and their controls. Tickets
+// are as long whatever is behind them, so that stores share a control.
+func (f *fleet) matches() (controls []*subject, ours []match) {
 	made := map[string]*subject{}
 	control := func(name string, cookie int, token string) *subject {
 		key := fmt.Sprint(cookie, "+", len(token))
 		if made[key] == nil {
 			made[key] = f.carrying(name, cookie, token)
-			controls = append(controls, match{subject: made[key], control: bare})
+			controls = append(controls, made[key])
 		}
 		return made[key]
 	}
 	for _, s := range f.stores {
 		for _, size := range tokenSizes {
 			length, token := len(s.logins[size].cookie), s.tokens[size][0]
-			name := fmt.Sprintf("bare + cookie %d B", length)
-			m := match{subject: s.subject(size), control: control(name, length, ""), store: s.store, size: size}
-			control(name+" + token "+kB(size), length, token)
-			ours = append(ours, m)
+			name := fmt.Sprintf("bare, %d B", length)
+			ours = append(ours, match{
+				subject: s.subject(size), store: s.store, size: size,
+				bytes:     control(name, length, ""),
+				withToken: control(name+", token "+kB(size), length, token),
+			})
 		}
 	}
-	return append(controls, ours...)
+	return controls, ours
 }
 
-// reportMatch adds the row of one subject. Targets are those of issue 7 for
-// tokens of the usual size.
-func (b *bench) reportMatch(m match, bare *subject, samples map[*subject][]sample) {
-	cpu := func(s *subject) []float64 { return each(samples[s], sample.perRequest) }
-	own := cpu(m.subject)
-	b.report.add(spreadOf(own).as(compareTable, m.name, cpuColumn))
-	if m.subject == bare {
-		b.report.add(figure{Scenario: compareTable, Subject: m.name, Measure: "× bare", Value: 1})
-	} else {
-		control := m.control
-		if control == nil {
-			control = bare
-		}
-		extra := paired(own, cpu(control), difference).as(compareTable, m.name, extraColumn)
-		if m.store != "" && m.store != "redis" && m.size == usualSize {
-			extra = extra.wanting(6, "CPU per request at most 6 µs above the control")
-		}
-		times := paired(own, cpu(bare), ratio).as(compareTable, m.name, "× bare")
-		if m.store == "memory" && m.size == usualSize {
-			times = times.wanting(1.12, "CPU per request at most 1.12 × bare")
-		}
-		b.report.add(extra, times)
-	}
-	perSecond := spreadOf(each(samples[m.subject], sample.perSecond)).as(compareTable, m.name, "req/s")
-	perSecond.Q1, perSecond.Q3 = 0, 0 // one more column of quartiles is too wide
-	b.report.add(perSecond)
+// comparison makes rows of samples.
+type comparison struct {
+	report  *report
+	bare    *subject
+	samples map[*subject][]sample
 }
 
-// allocations adds what a proxy's runtime says of its allocations for one
-// request. It is asked before and after some thousand requests, outside the
-// slices, for asking it stops the process for a moment; what asking itself
-// allocates is taken off.
-func (b *bench) allocations(s *subject) error {
-	if s.proxy.admin == nil {
-		return nil
-	}
-	requests := 4000
-	if b.opts.quick {
-		requests = 400
-	}
-	defer s.disconnect()
-	if _, err := s.saturate(b.ctx, 0, 100); err != nil { // opens the connections
-		return err
-	}
-	var asked [3]memory
-	for i := range asked {
-		var err error
-		if i == 2 {
-			var got sample
-			if got, err = s.saturate(b.ctx, 0, requests); err != nil {
-				return err
-			}
-			requests = got.requests
-		}
-		if asked[i], err = s.proxy.memory(); err != nil {
-			return err
-		}
-	}
-	perRequest := func(of func(memory) float64) float64 {
-		own := of(asked[1]) - of(asked[0])
-		return max(0, of(asked[2])-of(asked[1])-own) / float64(requests)
-	}
-	b.report.add(
-		figure{Scenario: compareTable, Subject: s.name, Measure: "allocs", Value: round(perRequest(func(m memory) float64 { return m.Mallocs }))},
-		figure{Scenario: compareTable, Subject: s.name, Measure: "B", Value: round(perRequest(func(m memory) float64 { return m.TotalAlloc }))},
+func (c comparison) cpu(s *subject) []float64 { return each(c.samples[s], sample.perRequest) }
+
+// above is how much CPU time one subject takes above another, by rounds.
+func (c comparison) above(s, other *subject) spread {
+	return paired(c.cpu(s), c.cpu(other), difference)
+}
+
+// plain adds what every row has.
+func (c comparison) plain(s *subject) {
+	c.report.add(
+		spreadOf(c.cpu(s)).as(compareTable, s.name, cpuColumn).inShort(),
+		spreadOf(each(c.samples[s], sample.perSecond)).as(compareTable, s.name, rateColumn).inShort(),
 	)
-	return nil
+}
+
+func (c comparison) control(s *subject) {
+	c.plain(s)
+	c.report.add(
+		c.above(s, c.bare).as(compareTable, s.name, bytesColumn).inShort(),
+		paired(c.cpu(s), c.cpu(c.bare), ratio).as(compareTable, s.name, timesColumn),
+	)
+}
+
+// match adds the row of one of ours, or of a peer. Targets are those of issue 7,
+// for tokens of the usual size.
+func (c comparison) match(m match) {
+	c.plain(m.subject)
+	times := paired(c.cpu(m.subject), c.cpu(c.bare), ratio).as(compareTable, m.name, timesColumn)
+	if m.bytes == nil {
+		c.report.add(c.above(m.subject, c.bare).as(compareTable, m.name, authColumn), times)
+		return
+	}
+	auth := c.above(m.subject, m.bytes).as(compareTable, m.name, authColumn)
+	if m.size == usualSize {
+		auth = auth.wanting(6, "CPU per request at most 6 µs above bare Caddy with as many bytes")
+	}
+	if m.size == usualSize && m.store == "memory" {
+		times = times.wanting(1.12, "CPU per request at most 1.12 × bare")
+	}
+	c.report.add(
+		c.above(m.bytes, c.bare).as(compareTable, m.name, bytesColumn).inShort(), auth,
+		c.above(m.subject, m.withToken).as(compareTable, m.name, apartColumn), times,
+	)
 }
 
 // sizes shows the same by the size of tokens: what is above the control, which
-// the bytes themselves are not part of.
+// the bytes of the cookie are not part of.
 func (b *bench) sizes(f *fleet) {
-	smallest, largest := tokenSizes[0], tokenSizes[len(tokenSizes)-1]
 	for _, s := range f.stores {
-		var ends [2]float64
-		for _, size := range tokenSizes {
-			extra, _ := b.report.find(compareTable, s.store+" "+kB(size), extraColumn)
-			b.report.add(figure{Scenario: sizeTable, Subject: s.store, Measure: kB(size), Value: extra.Value, Q1: extra.Q1, Q3: extra.Q3, Slices: extra.Slices})
-			switch size {
-			case smallest:
-				ends[0] = extra.Value
-			case largest:
-				ends[1] = extra.Value
-			}
+		values := make([]float64, len(tokenSizes))
+		for i, size := range tokenSizes {
+			auth, _ := b.report.find(compareTable, s.store+" "+kB(size), authColumn)
+			auth.Scenario, auth.Subject, auth.Measure, auth.Target = sizeTable, s.store, kB(size), nil
+			auth.At, values[i] = float64(size)/1000, auth.Value
+			b.report.add(auth)
 		}
-		b.report.add(figure{Scenario: sizeTable, Subject: s.store, Measure: "each kB", Value: (ends[1] - ends[0]) / float64(largest-smallest) * 1000})
+		last := len(tokenSizes) - 1
+		slope := (values[last] - values[0]) / float64(tokenSizes[last]-tokenSizes[0]) * 1000
+		b.report.add(figure{Scenario: sizeTable, Subject: s.store, Measure: "each kB", Value: slope})
 	}
-	b.report.note(sizeTable, "CPU µs above the control, by the size of the access token")
+	b.report.note(sizeTable, "auth µs, by the size of the access token and of the ID token")
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/base64"
-	"math"
 	"strings"
 )
 
@@ -49,6 +48,3 @@ func payload(token string) string {
 	}
 	return string(text)
 }
-
-// round is for what is counted, where the rests of something else are in it.
-func round(v float64) float64 { return math.Round(v*10) / 10 }

@@ -2,12 +2,8 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -50,7 +46,10 @@ type figure struct {
 	Q1       float64 `json:"q1,omitempty"`
 	Q3       float64 `json:"q3,omitempty"`
 	Slices   int     `json:"slices,omitempty"` // of how many that is the median
+	At       float64 `json:"at,omitempty"`     // where it stands in a chart, if it grows with something
 	Target   *target `json:"target,omitempty"`
+
+	narrow bool // the table shows it without its quartiles
 }
 
 // target is what issue 7 wants of a figure. A missed one is said, and fails
@@ -111,6 +110,12 @@ func (f figure) wanting(atMost float64, format string, args ...any) figure {
 	return f
 }
 
+// inShort has the table show the figure without its quartiles.
+func (f figure) inShort() figure {
+	f.narrow = true
+	return f
+}
+
 // find gives a figure that was added before.
 func (r *report) find(scenario, subject, measure string) (figure, bool) {
 	for _, f := range r.Figures {
@@ -119,23 +124,4 @@ func (r *report) find(scenario, subject, measure string) (figure, bool) {
 		}
 	}
 	return figure{}, false
-}
-
-// publish writes the report to out and to the files.
-func (r *report) publish(opts options, out io.Writer) error {
-	var table, data bytes.Buffer
-	r.table(&table)
-	if _, err := out.Write(table.Bytes()); err != nil {
-		return err
-	}
-	encoder := json.NewEncoder(&data)
-	encoder.SetIndent("", "\t")
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(r); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(opts.out, 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(opts.out, "bench.json"), data.Bytes(), 0o644)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -23,11 +24,16 @@ func (b *bench) rounds(subjects []*subject) (map[*subject][]sample, error) {
 		}
 	}
 	samples := make(map[*subject][]sample, len(subjects))
+	came, sent := b.upstream.requests.Load(), 0
 	err := b.turns(subjects, func(s *subject) error {
 		got, err := s.saturate(b.ctx, b.opts.slice, 0)
 		samples[s] = append(samples[s], got)
+		sent += got.requests
 		return err
 	})
+	if came = b.upstream.requests.Load() - came; err == nil && came != int64(sent) {
+		err = fmt.Errorf("the upstream got %d requests of %d", came, sent)
+	}
 	return samples, err
 }
 

@@ -5,10 +5,7 @@ import (
 	"strings"
 )
 
-const (
-	sessionTable     = "sessions"
-	concurrencyTable = "concurrency"
-)
+const sessionTable = "sessions"
 
 // manySessions says whether a request costs more when there are many sessions,
 // each of which comes round again and again.
@@ -54,7 +51,9 @@ func manySessions(b *bench) error {
 	for _, r := range rows {
 		one := each(samples[r.subjects[0]], sample.perRequest)
 		for i, n := range counts {
-			b.report.add(spreadOf(each(samples[r.subjects[i]], sample.perRequest)).as(sessionTable, r.name, "CPU µs, "+thousands(int64(n))))
+			cpu := spreadOf(each(samples[r.subjects[i]], sample.perRequest)).as(sessionTable, r.name, "CPU µs, "+thousands(int64(n)))
+			cpu.At = float64(n)
+			b.report.add(cpu)
 		}
 		last := each(samples[r.subjects[len(counts)-1]], sample.perRequest)
 		times := paired(last, one, ratio).as(sessionTable, r.name, "most ÷ 1")
@@ -63,6 +62,7 @@ func manySessions(b *bench) error {
 		}
 		b.report.add(times)
 	}
+	b.report.note(sessionTable, "by the number of sessions that take turns, with tokens of %s", kB(usualSize))
 	return nil
 }
 
@@ -75,45 +75,4 @@ func meaningless(sessions []session) []string {
 		headers[i] = "Cookie: " + filler(len(s.cookie)-len(number)) + number + "\r\n"
 	}
 	return headers
-}
-
-// concurrency says whether a request costs more when many come at once.
-func concurrency(b *bench) error {
-	f, err := b.fleet(concurrencyTable)
-	if err != nil {
-		return err
-	}
-	counts := []int{1, 16, 256}
-	subjects := map[string][]*subject{}
-	var names []string
-	var all []*subject
-	grow := func(name string, fresh func() *subject) {
-		for _, n := range counts {
-			s := fresh()
-			s.parallel = n
-			subjects[name] = append(subjects[name], s)
-		}
-		names, all = append(names, name), append(all, subjects[name]...)
-	}
-	for _, s := range f.stores {
-		if s.store == "cookie" {
-			grow("bare + cookie", func() *subject { return f.carrying("bare + cookie", len(s.logins[usualSize].cookie), "") })
-		}
-		grow(s.store, func() *subject { return s.subject(usualSize) })
-	}
-	samples, err := b.rounds(all)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		for i, n := range counts {
-			b.report.add(spreadOf(each(samples[subjects[name][i]], sample.perRequest)).as(concurrencyTable, name, fmt.Sprintf("CPU µs, %d", n)))
-		}
-		for i, n := range counts {
-			perSecond := spreadOf(each(samples[subjects[name][i]], sample.perSecond))
-			b.report.add(figure{Scenario: concurrencyTable, Subject: name, Measure: fmt.Sprintf("req/s, %d", n), Value: perSecond.median, Slices: perSecond.n})
-		}
-	}
-	b.report.note(concurrencyTable, "by the number of connections, each of which sends one request after another")
-	return nil
 }
