@@ -11,22 +11,32 @@ import (
 )
 
 // bench is what all scenarios share: the provider, the upstream, the binaries,
-// and the report. It is used by one scenario at a time.
+// what was started, and the report. It is used by one scenario at a time.
 type bench struct {
+	closers // of the running scenario
+
 	ctx      context.Context
 	opts     options
+	began    time.Time
 	dir      string // for everything that is written, gone at the end
 	op       *provider.Provider
+	granted  []string // see permissions
 	upstream *upstream
 	report   *report
 	binaries map[string]string // what was built, by package
-	ships    *fleet
-	redis    string // the address of the running one
-	redisErr error  // why there is none
+	last     lasting
+}
 
-	closers   []func() // of the running scenario
-	outermost []func() // of the bench
-	began     time.Time
+// lasting is what is started once, when a scenario needs it first, and ends with
+// the bench.
+type lasting struct {
+	closers
+
+	fleet    *fleet
+	redis    string // its address
+	redisErr error  // why there is none
+	peers    []peer
+	absent   map[string]error // which peers there are not, and why; nil: not looked
 }
 
 func newBench(ctx context.Context, opts options) (*bench, error) {
@@ -35,7 +45,7 @@ func newBench(ctx context.Context, opts options) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{ctx: ctx, opts: opts, dir: dir, binaries: map[string]string{}, began: time.Now()}
-	b.outermost = append(b.outermost, func() { _ = os.RemoveAll(dir) })
+	b.last.onClose(func() { _ = os.RemoveAll(dir) })
 	if err := b.lasting(b.prepare); err != nil {
 		b.close()
 		return nil, err
@@ -58,43 +68,32 @@ func (b *bench) prepare() (err error) {
 	return nil
 }
 
-// onClose has something done when the bench ends, or when what it belongs to
-// does: the last comes first.
-func (b *bench) onClose(end func()) { b.closers = append(b.closers, end) }
-
 func (b *bench) close() {
-	closeAll(&b.closers)
-	closeAll(&b.outermost)
+	b.closers.close()
+	b.last.close()
 }
 
-func closeAll(closers *[]func()) {
-	for len(*closers) > 0 {
-		last := (*closers)[len(*closers)-1]
-		*closers = (*closers)[:len(*closers)-1]
-		last()
-	}
-}
-
-// during runs part of a scenario, and ends what that has started.
+// during runs a scenario, or part of one, and ends what that has started.
 func (b *bench) during(part func() error) error {
 	outer := b.closers
 	b.closers = nil
 	defer func() {
-		closeAll(&b.closers)
+		b.closers.close()
 		b.closers = outer
 	}()
 	return part()
 }
 
-// lasting runs what starts something that lasts as long as the bench, though a
-// scenario starts it.
+// lasting runs what starts something that lasts as long as the bench, though it is
+// a scenario that needs it first.
 func (b *bench) lasting(start func() error) error {
 	inner := b.closers
 	b.closers = nil
-	err := start()
-	b.outermost = append(b.outermost, b.closers...)
-	b.closers = inner
-	return err
+	defer func() {
+		b.last.closers = append(b.last.closers, b.closers...)
+		b.closers = inner
+	}()
+	return start()
 }
 
 // file is the name of a file in the bench's own directory.
@@ -103,4 +102,17 @@ func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }
 // logf tells who waits how far it is.
 func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%5.1fs  "+format+"\n", append([]any{time.Since(b.began).Seconds()}, args...)...)
+}
+
+// closers end things: the last comes first.
+type closers []func()
+
+func (c *closers) onClose(end func()) { *c = append(*c, end) }
+
+func (c *closers) close() {
+	for len(*c) > 0 {
+		last := (*c)[len(*c)-1]
+		*c = (*c)[:len(*c)-1]
+		last()
+	}
 }

@@ -35,15 +35,15 @@ type storeProxy struct {
 // fleet starts it. A store that cannot run here is missing, and a note says so
 // wherever it would have been measured.
 func (b *bench) fleet(scenario string) (*fleet, error) {
-	if b.ships == nil {
+	if b.last.fleet == nil {
 		if err := b.lasting(b.launch); err != nil {
 			return nil, err
 		}
 	}
-	if b.redisErr != nil {
-		b.report.note(scenario, "sessions in redis: not measured: %v", b.redisErr)
+	if b.last.redisErr != nil {
+		b.report.note(scenario, "sessions in redis: not measured: %v", b.last.redisErr)
 	}
-	return b.ships, nil
+	return b.last.fleet, nil
 }
 
 func (b *bench) launch() error {
@@ -54,7 +54,7 @@ func (b *bench) launch() error {
 	}
 	_, _ = b.startRedis() // the error is kept
 	for _, store := range []string{"cookie", "memory", "redis"} {
-		if store == "redis" && b.redisErr != nil {
+		if store == "redis" && b.last.redisErr != nil {
 			continue
 		}
 		p, err := b.caddy(ourCaddy, protected(store))
@@ -73,7 +73,7 @@ func (b *bench) launch() error {
 		}
 		f.stores = append(f.stores, s)
 	}
-	b.ships = f
+	b.last.fleet = f
 	return nil
 }
 

@@ -167,7 +167,7 @@ func (s *subject) saturate(ctx context.Context, d time.Duration, limit int) (sam
 
 // settled is the CPU time when the last request's rests are done: the scheduler
 // counts a thread's time when it stops running.
-func (p *process) settled() (time.Duration, error) {
+func (p *proxy) settled() (time.Duration, error) {
 	time.Sleep(2 * time.Millisecond)
 	return p.cpu()
 }

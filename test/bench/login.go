@@ -56,49 +56,61 @@ func (b *bench) logins(p *proxy, n int) ([]session, error) {
 	}
 }
 
-// login logs one person in.
+// login logs one person in with pkce_auth.
 func (b *bench) login(transport http.RoundTripper, site, who string) (session, error) {
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		return session{}, err
-	}
 	var s session
-	browser := &http.Client{Transport: transport, Jar: jar, Timeout: 20 * time.Second, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-		if len(via) > 10 {
-			return http.ErrUseLastResponse
-		}
-		return nil
-	}}
-	browser.Transport = counting{transport, &s.bytes}
-	start := site + "/oauth2/login?" + url.Values{"login_hint": {who}, "return_to": {"/start"}}.Encode()
-	req, err := http.NewRequestWithContext(b.ctx, http.MethodGet, start, nil)
+	window := browser{bench: b, transport: counting{transport, &s.bytes}, site: site}
+	text, err := window.open("/oauth2/login", url.Values{"login_hint": {who}, "return_to": {"/start"}})
+	if err == nil && text != body {
+		err = fmt.Errorf("the upstream did not answer, but: %.200s", text)
+	}
+	s.cookie = window.cookies(tokenPath)
+	return s, err
+}
+
+// browser is one with nothing but a cookie jar.
+type browser struct {
+	bench     *bench
+	transport http.RoundTripper
+	site      string
+	jar       http.CookieJar
+}
+
+// open goes to a page, follows all redirects, and gives the page where they end.
+func (w *browser) open(path string, query url.Values) (string, error) {
+	var err error
+	if w.jar, err = cookiejar.New(nil); err != nil {
+		return "", err
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(w.bench.ctx, http.MethodGet, w.site+path, nil)
 	if err != nil {
-		return session{}, err
+		return "", err
 	}
 	req.Header.Set("Accept", "text/html")
-	resp, err := browser.Do(req)
+	client := &http.Client{Transport: w.transport, Jar: w.jar, Timeout: 20 * time.Second}
+	resp, err := client.Do(req)
 	if err != nil {
-		return session{}, err
+		return "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return session{}, err
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answered %d: %.200s", resp.Request.URL.Path, resp.StatusCode, text)
 	}
-	if resp.StatusCode != http.StatusOK || string(text) != body {
-		return session{}, fmt.Errorf("%s answered %d: %.200s", resp.Request.URL.Path, resp.StatusCode, text)
-	}
-	s.cookie = cookieHeader(jar, site)
-	return s, nil
+	return string(text), err
 }
 
-func cookieHeader(jar http.CookieJar, site string) string {
-	u, err := url.Parse(site + tokenPath)
+// cookies is the Cookie header of a request to a path of the site.
+func (w *browser) cookies(path string) string {
+	u, err := url.Parse(w.site + path)
 	if err != nil {
 		return ""
 	}
 	var pairs []string
-	for _, c := range jar.Cookies(u) {
+	for _, c := range w.jar.Cookies(u) {
 		pairs = append(pairs, c.Name+"="+c.Value)
 	}
 	return strings.Join(pairs, "; ")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 )
@@ -25,7 +26,8 @@ const (
 	barLeft    = 210.0
 	barRight   = 800.0
 	barTop     = 112.0
-	barStep    = 26.0
+	barStep    = 24.0
+	barGap     = 9.0 // between what is not of one kind
 	panelWidth = 232.0
 	panelDepth = 150.0
 	panelStep  = 288.0
@@ -86,7 +88,10 @@ func (r *report) plot(out io.Writer) error {
 	d := drawing{Width: plotWidth, Subtitle: fmt.Sprintf("%s, %d cores · %s · Caddy %s · %s", m.CPU, m.Cores, m.Go, m.Caddy, m.Date)}
 	d.bars(r)
 	d.AxisTop = barTop - 8
-	d.AxisBottom = barTop + barStep*float64(len(d.Bars))
+	d.AxisBottom = barTop
+	if len(d.Bars) > 0 {
+		d.AxisBottom = d.Bars[len(d.Bars)-1].Y + barStep
+	}
 	d.PanelTop = d.AxisBottom + 84
 	base := d.PanelTop + 30 + panelDepth
 	for _, p := range []panel{
@@ -131,8 +136,13 @@ func (d *drawing) bars(r *report) {
 	for v := 0.0; v <= math.Ceil(most/step)*step; v += step {
 		d.Ticks = append(d.Ticks, tick{barLeft + v*scale, number(v)})
 	}
-	for i, row := range rows {
-		b := bar{Name: row.name, Y: barTop + barStep*float64(i), Total: bare.Value + row.bytes + row.auth, End: barLeft}
+	y, group := barTop-barStep, "bare"
+	for _, row := range rows {
+		y += barStep
+		if first := strings.Fields(row.name)[0]; first != group {
+			y, group = y+barGap, first
+		}
+		b := bar{Name: row.name, Y: y, Total: bare.Value + row.bytes + row.auth, End: barLeft}
 		for _, p := range []struct {
 			class string
 			value float64
@@ -170,10 +180,10 @@ func (p *panel) draw(r *report, table string) {
 		return p.X + 10 + (v-at[0])/(at[len(at)-1]-at[0])*(panelWidth-24)
 	}
 	for v := 0.0; v <= top; v += step {
-		p.YTicks = append(p.YTicks, tick{y(v), number(v)})
+		p.YTicks = append(p.YTicks, tick{y(v), plain(v)})
 	}
 	for _, v := range at {
-		p.XTicks = append(p.XTicks, tick{x(v), number(v)})
+		p.XTicks = append(p.XTicks, tick{x(v), plain(v)})
 	}
 	for _, f := range r.Figures {
 		if f.Scenario != table || f.At == 0 {
@@ -191,6 +201,14 @@ func (p *panel) draw(r *report, table string) {
 	for i := range p.Lines {
 		p.Lines[i].Path = strings.TrimSuffix(p.Lines[i].Path, " L")
 	}
+}
+
+// plain is a number on an axis.
+func plain(v float64) string {
+	if v == math.Trunc(v) {
+		return number(v)
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
 }
 
 // place is a coordinate.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -57,8 +59,7 @@ func (p *process) listens(b *bench) error {
 		case <-b.ctx.Done():
 			return b.ctx.Err()
 		case <-p.ended:
-			text, _ := os.ReadFile(p.log)
-			return fmt.Errorf("%s ended by itself: %s", p.cmd.Path, text)
+			return fmt.Errorf("%s ended by itself: %s", filepath.Base(p.cmd.Path), p.lastWords())
 		default:
 		}
 		conn, err := net.Dial("tcp", p.addr)
@@ -66,7 +67,15 @@ func (p *process) listens(b *bench) error {
 			return conn.Close()
 		}
 	}
-	return fmt.Errorf("%s does not listen", p.cmd.Path)
+	return fmt.Errorf("%s does not listen: %s", filepath.Base(p.cmd.Path), p.lastWords())
+}
+
+// lastWords is the last line that the process wrote, without the names of our
+// files.
+func (p *process) lastWords() string {
+	text, _ := os.ReadFile(p.log)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.ReplaceAll(lines[len(lines)-1], filepath.Dir(p.log), "…")
 }
 
 // stop ends the process: politely at first. Stopping it twice does no harm.
@@ -97,23 +106,23 @@ var errNoRedis = errors.New("redis-server is not installed: `make setup` does th
 // startRedis gives the address of a Redis that keeps nothing on disk, or
 // errNoRedis. It is started once, and lasts as long as the bench.
 func (b *bench) startRedis() (string, error) {
-	if b.redis != "" || b.redisErr != nil {
-		return b.redis, b.redisErr
+	if b.last.redis != "" || b.last.redisErr != nil {
+		return b.last.redis, b.last.redisErr
 	}
 	name, err := exec.LookPath("redis-server")
 	if err != nil {
-		b.redisErr = errNoRedis
-		return "", b.redisErr
+		b.last.redisErr = errNoRedis
+		return "", b.last.redisErr
 	}
 	addr, err := freeAddress()
 	if err != nil {
 		return "", err
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	b.redisErr = b.lasting(func() error {
+	b.last.redisErr = b.lasting(func() error {
 		_, err := b.start(addr, name, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.dir)
 		return err
 	})
-	b.redis = addr
-	return b.redis, b.redisErr
+	b.last.redis = addr
+	return b.last.redis, b.last.redisErr
 }

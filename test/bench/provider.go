@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/pkce-auth/caddy-pkce-auth/test/provider"
@@ -11,6 +12,9 @@ import (
 // audience is the API that access tokens are for: with one they are JWTs.
 const audience = "https://api.example.com"
 
+// Who the peers are: they want a secret.
+const peerClient, peerSecret = "peer", "a-secret-that-all-may-know"
+
 // users is how many people can log in.
 const users = 20_000
 
@@ -18,17 +22,13 @@ func user(n int) string { return fmt.Sprintf("auth0|6561f2a1c7d4e9b0%08x", n%use
 
 // startProvider starts the provider, where login_hint says who logs in.
 func startProvider() (*provider.Provider, error) {
-	op, err := provider.Start(provider.Config{
-		Clients:       map[string]provider.Client{"bench": {}},
+	return provider.Start(provider.Config{
+		Clients:       map[string]provider.Client{"bench": {}, peerClient: {Secret: peerSecret}},
 		Users:         everybody(profile(nil)),
 		Login:         user(0),
 		LoginHint:     true,
 		TokenLifetime: 12 * time.Hour,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return op, nil
 }
 
 func everybody(claims map[string]any) map[string]map[string]any {
@@ -53,25 +53,18 @@ func profile(groups []string) map[string]any {
 // from now on. They grow as real ones do, by the names of permissions, which a
 // compressor finds alike, and by GUIDs of groups, which it does not.
 func (b *bench) tokensOf(size int) {
-	access := grown(size, func(n int) map[string]any { return map[string]any{"permissions": permissions(n)} }, func(claims map[string]any) string {
-		all := map[string]any{
+	now := time.Now().Unix()
+	access := grown(size, func(n int) map[string]any { return map[string]any{"permissions": b.permissions(n)} }, func(claims map[string]any) string {
+		return b.op.Sign(map[string]any{"typ": "at+jwt"}, with(claims, map[string]any{
 			"iss": b.op.URL, "aud": []string{audience}, "sub": user(0), "client_id": "bench", "scope": scopes,
-			"iat": time.Now().Unix(), "exp": time.Now().Unix(), "jti": rand.Text(),
-		}
-		for name, value := range claims {
-			all[name] = value
-		}
-		return b.op.Sign(map[string]any{"typ": "at+jwt"}, all)
+			"iat": now, "exp": now, "jti": random(32),
+		}))
 	})
-	identity := grown(size, func(n int) map[string]any { return profile(permissions(n)) }, func(claims map[string]any) string {
-		all := map[string]any{
-			"iss": b.op.URL, "aud": "bench", "sub": user(0), "nonce": rand.Text() + rand.Text()[:17], "iat": time.Now().Unix(),
-			"exp": time.Now().Unix(), "auth_time": time.Now().Unix(), "sid": "sid-" + rand.Text(), "at_hash": rand.Text()[:22],
-		}
-		for name, value := range claims {
-			all[name] = value
-		}
-		return b.op.Sign(nil, all)
+	identity := grown(size, func(n int) map[string]any { return profile(b.permissions(n)) }, func(claims map[string]any) string {
+		return b.op.Sign(nil, with(claims, map[string]any{
+			"iss": b.op.URL, "aud": "bench", "sub": user(0), "nonce": random(43), "iat": now, "exp": now, "auth_time": now,
+			"sid": "sid-" + random(32), "at_hash": random(22),
+		}))
 	})
 	everybody := everybody(identity)
 	b.op.Change(func(cfg *provider.Config) {
@@ -79,6 +72,16 @@ func (b *bench) tokensOf(size int) {
 		cfg.Users = everybody
 	})
 }
+
+// with adds claims to others.
+func with(claims, more map[string]any) map[string]any {
+	all := maps.Clone(claims)
+	maps.Copy(all, more)
+	return all
+}
+
+// random stands for what is random in a token, of that length.
+func random(length int) string { return (rand.Text() + rand.Text())[:length] }
 
 const scopes = "openid profile email offline_access"
 
@@ -94,23 +97,18 @@ func grown(size int, claims func(int) map[string]any, token func(map[string]any)
 
 // permissions are the first n entries of a list that is the same for everybody in
 // one run.
-func permissions(n int) []string {
-	for len(granted) < n {
-		verb, noun := verbs[len(granted)%len(verbs)], nouns[len(granted)/2%len(nouns)]
-		if len(granted)%2 == 1 {
-			granted = append(granted, guid())
-		} else {
-			granted = append(granted, verb+":"+noun)
+func (b *bench) permissions(n int) []string {
+	verbs := []string{"read", "list", "create", "update", "delete", "approve"}
+	nouns := []string{"appointments", "contacts", "invoices", "orders", "reports", "users", "warehouses", "price-lists", "audit-log"}
+	for len(b.granted) < n {
+		entry := guid()
+		if i := len(b.granted) / 2; len(b.granted)%2 == 0 {
+			entry = verbs[i%len(verbs)] + ":" + nouns[i%len(nouns)]
 		}
+		b.granted = append(b.granted, entry)
 	}
-	return granted[:n]
+	return b.granted[:n]
 }
-
-var (
-	granted []string
-	verbs   = []string{"read", "list", "create", "update", "delete", "approve"}
-	nouns   = []string{"appointments", "contacts", "invoices", "orders", "reports", "users", "warehouses", "price-lists", "audit-log"}
-)
 
 func guid() string {
 	var b [16]byte

@@ -23,8 +23,19 @@ const (
 // in front of the upstream.
 type proxy struct {
 	*process
-	site  string       // its origin
-	admin *http.Client // of its admin endpoint, which is not in its way; nil: it has none
+	site   string       // its origin
+	admin  *http.Client // of its admin endpoint, which is not in its way; nil: it has none
+	behind *process     // another program that has a part in each request; nil: there is none
+}
+
+// cpu is what the proxy has spent so far, with what is behind it.
+func (p *proxy) cpu() (time.Duration, error) {
+	spent, err := p.process.cpu()
+	if err != nil || p.behind == nil {
+		return spent, err
+	}
+	more, err := p.behind.cpu()
+	return spent + more, err
 }
 
 // global are the options of every Caddyfile. The errors go to the process's log.
@@ -37,11 +48,12 @@ const global = `{
 		output stderr
 		level ERROR
 	}
+	%[3]s
 }
 
-%[3]s {
+%[4]s {
 	bind 127.0.0.1
-	%[4]s
+	%[5]s
 }
 `
 
@@ -56,7 +68,8 @@ const toUpstream = `
 `
 
 // caddy starts a Caddy of a package that is built first, with one site that has
-// the directives. $OP, $UPSTREAM and $REDIS stand for the addresses of these.
+// the directives; further global options come before a line "---". $OP, $UPSTREAM
+// and $REDIS stand for the addresses of these.
 func (b *bench) caddy(pkg, directives string) (*proxy, error) {
 	binary, err := b.build(pkg)
 	if err != nil {
@@ -74,10 +87,14 @@ func (b *bench) caddyAt(binary, directives string) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	directives = strings.NewReplacer("$OP", b.op.URL, "$UPSTREAM", b.upstream.addr, "$REDIS", b.redis).Replace(directives)
+	directives = strings.NewReplacer("$OP", b.op.URL, "$UPSTREAM", b.upstream.addr, "$REDIS", b.last.redis).Replace(directives)
+	options, directives, divided := strings.Cut(directives, "\n---\n")
+	if !divided {
+		options, directives = "", options
+	}
 	site, socket := "http://"+addr, filepath.Join(dir, "admin")
 	file := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf(global, socket, filepath.Join(dir, "storage"), site, directives)
+	text := fmt.Sprintf(global, socket, filepath.Join(dir, "storage"), options, site, directives)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
