@@ -19,7 +19,7 @@ func manySessions(b *bench) error {
 		counts = []int{1, 20, 200}
 	}
 	most := counts[len(counts)-1]
-	b.tokensOf(usualSize)
+	b.manyTokensOf(usualSize)
 	type row struct {
 		name     string
 		subjects []*subject // one for each count

@@ -38,6 +38,10 @@ type Config struct {
 	// one of that name, in place of Login.
 	LoginHint bool
 
+	// Algorithm signs access tokens and ID tokens; default RS256. ES256 is for
+	// whoever needs a great many.
+	Algorithm string
+
 	// AccessTokenClaims are added to access tokens that are JWTs.
 	AccessTokenClaims map[string]any
 
@@ -176,6 +180,9 @@ func withDefaults(cfg Config) Config {
 	}
 	if cfg.Login == "" {
 		cfg.Login = "alice"
+	}
+	if cfg.Algorithm == "" {
+		cfg.Algorithm = "RS256"
 	}
 	if cfg.TokenLifetime == 0 {
 		cfg.TokenLifetime = time.Hour

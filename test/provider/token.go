@@ -173,8 +173,9 @@ func (p *Provider) tokens(g *grant, form url.Values) map[string]any {
 		}
 		p.mu.Lock()
 		maps.Copy(claims, p.cfg.AccessTokenClaims)
+		algorithm := p.cfg.Algorithm
 		p.mu.Unlock()
-		access = p.Sign(map[string]any{"typ": "at+jwt"}, claims)
+		access = p.Sign(map[string]any{"typ": "at+jwt", "alg": algorithm}, claims)
 	}
 	p.mu.Lock()
 	p.accesses[access] = g
@@ -194,7 +195,7 @@ func (p *Provider) tokens(g *grant, form url.Values) map[string]any {
 func (p *Provider) idToken(g *grant, access string, change func(claims map[string]any)) string {
 	now := p.cfg.Now()
 	sum := sha256.Sum256([]byte(access))
-	header := map[string]any{"typ": "JWT"}
+	header := map[string]any{"typ": "JWT", "alg": p.cfg.Algorithm}
 	claims := map[string]any{
 		"iss": p.URL, "aud": g.client, "sub": g.user, "nonce": g.nonce,
 		"iat": now.Unix(), "exp": now.Add(idTokenLifetime).Unix(), "auth_time": now.Unix(), "sid": g.sid,
