@@ -79,7 +79,7 @@ func (f *fleet) matches() (controls []*subject, ours []match) {
 	for _, s := range f.stores {
 		for _, size := range tokenSizes {
 			length, token := len(s.logins[size].cookie), s.tokens[size][0]
-			name := fmt.Sprintf("bare, %d B", length)
+			name := fmt.Sprintf("bare %d B", length)
 			ours = append(ours, match{
 				subject: s.subject(size), store: s.store, size: size,
 				bytes:     control(name, length, ""),

@@ -53,7 +53,7 @@ func parse(args []string) (options, error) {
 	var opts options
 	only := ""
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
-	flags.IntVar(&opts.rounds, "rounds", 40, "how often each subject is measured")
+	flags.IntVar(&opts.rounds, "rounds", 50, "how often each subject is measured")
 	flags.DurationVar(&opts.slice, "slice", 100*time.Millisecond, "how long each subject is measured at a time")
 	flags.IntVar(&opts.rate, "rate", 1500, "requests per second at fixed load")
 	flags.BoolVar(&opts.quick, "quick", false, "few and short slices, and few sessions: a smoke test")

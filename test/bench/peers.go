@@ -34,7 +34,7 @@ func (b *bench) peers(scenario string) ([]*subject, error) {
 			peer           func(binary string) (peer, error)
 		}{
 			{"oauth2-proxy", oauth2ProxyBinary, b.oauth2Proxy},
-			{"forward_auth to oauth2-proxy", oauth2ProxyBinary, b.forwardAuth},
+			{"forward_auth oauth2-proxy", oauth2ProxyBinary, b.forwardAuth},
 			{"caddy-security", caddySecurityBinary, b.caddySecurity},
 		} {
 			err := errors.New("no binary: set " + launch.variable)
@@ -57,7 +57,7 @@ func (b *bench) peers(scenario string) ([]*subject, error) {
 			}
 		}
 	}
-	for _, name := range []string{"oauth2-proxy", "forward_auth to oauth2-proxy", "caddy-security"} {
+	for _, name := range []string{"oauth2-proxy", "forward_auth oauth2-proxy", "caddy-security"} {
 		if err := b.last.absent[name]; err != nil {
 			b.report.note(scenario, "%s: not measured: %v", name, err)
 		}

@@ -48,8 +48,7 @@ type figure struct {
 	Slices   int     `json:"slices,omitempty"` // of how many that is the median
 	At       float64 `json:"at,omitempty"`     // where it stands in a chart, if it grows with something
 	Target   *target `json:"target,omitempty"`
-
-	narrow bool // the table shows it without its quartiles
+	Narrow   bool    `json:"narrow,omitempty"` // the table shows it without its quartiles
 }
 
 // target is what issue 7 wants of a figure. A missed one is said, and fails
@@ -112,7 +111,7 @@ func (f figure) wanting(atMost float64, format string, args ...any) figure {
 
 // inShort has the table show the figure without its quartiles.
 func (f figure) inShort() figure {
-	f.narrow = true
+	f.Narrow = true
 	return f
 }
 

@@ -79,7 +79,7 @@ func (r *report) rows(scenario string) [][]string {
 
 // cell is the figure with its quartiles.
 func (f figure) cell() string {
-	if f.narrow || f.Q1 == 0 && f.Q3 == 0 {
+	if f.Narrow || f.Q1 == 0 && f.Q3 == 0 {
 		return number(f.Value)
 	}
 	return fmt.Sprintf("%s [%s %s]", number(f.Value), number(f.Q1), number(f.Q3))
