@@ -8,8 +8,8 @@ const allocationTable = "allocations"
 // one request.
 func (b *bench) allocations(subjects []*subject) error {
 	for _, s := range subjects {
-		if s.proxy.admin == nil {
-			continue // not a Caddy
+		if s.proxy.admin == nil || s.proxy.behind != nil {
+			continue // not a Caddy, or not Caddy alone
 		}
 		count, bytes, err := b.allocated(s)
 		if err != nil {

@@ -172,7 +172,7 @@ func TestPairsAreOfOneRound(t *testing.T) {
 }
 
 func TestNumbers(t *testing.T) {
-	for value, want := range map[float64]string{0: "0", 0.834: "0.83", 1: "1", 12.34: "12.3", 123.4: "123", 9999: "9999", 12345.6: "12 346", -1234567: "-1 234 567", -0.5: "-0.50"} {
+	for value, want := range map[float64]string{0: "0", -0.0001: "0", 0.834: "0.83", 1: "1", 12.34: "12.3", 123.4: "123", 9999: "9999", 12345.6: "12 346", -1234567: "-1 234 567", -0.5: "-0.50"} {
 		if got := number(value); got != want {
 			t.Errorf("%v: got %s, want %s", value, got, want)
 		}

@@ -1,10 +1,14 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 const (
 	compareTable = "compare"
 	sizeTable    = "token size"
+	peerTable    = "peers"
 )
 
 // The columns of compare.
@@ -61,7 +65,27 @@ func compare(b *bench) error {
 	b.report.note(compareTable, "bytes: above bare, of bare Caddy with a cookie that means nothing, as long as that of the session")
 	b.report.note(compareTable, "auth: above that; token apart: above bare Caddy that gets the access token from the client, too")
 	b.sizes(f)
+	b.beside(peers)
 	return b.allocations(subjects)
+}
+
+// beside sets what authentication takes of ours beside what it takes of the peers.
+// Targets are those of issue 7.
+func (b *bench) beside(peers []*subject) {
+	own, _ := b.report.find(compareTable, "cookie "+kB(usualSize), authColumn)
+	for _, p := range peers {
+		theirs, _ := b.report.find(compareTable, p.name, authColumn)
+		share := figure{Scenario: peerTable, Subject: p.name, Measure: "ours ÷ theirs", Value: own.Value / theirs.Value}
+		switch {
+		case strings.HasPrefix(p.name, "forward_auth"):
+			share = share.wanting(1.0/15, "a fifteenth of forward_auth")
+		case p.name == "oauth2-proxy":
+			share = share.wanting(1.0/5, "a fifth of oauth2-proxy")
+		}
+		theirs.Scenario, theirs.Measure = peerTable, "their auth µs"
+		b.report.add(theirs, figure{Scenario: peerTable, Subject: p.name, Measure: "our auth µs", Value: own.Value, Q1: own.Q1, Q3: own.Q3, Slices: own.Slices}, share)
+	}
+	b.report.note(peerTable, "ours: sessions in cookies, tokens of %s", kB(usualSize))
 }
 
 // matches are our stores with each size of tokens, and their controls. Tickets

@@ -91,12 +91,12 @@ func (b *bench) lastTokens() [2]string {
 	return [2]string{access, identity}
 }
 
-// protected are the directives of a site with pkce_auth and sessions in that
-// store.
-func protected(store string) string {
-	options := ""
+// protected are the directives of a site with pkce_auth, with sessions in that
+// store, and with further options.
+func protected(store string, options ...string) string {
+	session := store
 	if store == "redis" {
-		options = " {\n\t\t\taddress $REDIS\n\t\t}"
+		session += " {\naddress $REDIS\n}"
 	}
 	return `
 	pkce_auth {
@@ -104,7 +104,8 @@ func protected(store string) string {
 		client_id bench
 		scopes ` + scopes + `
 		audience ` + audience + `
-		session ` + store + options + `
+		session ` + session + `
+		` + strings.Join(options, "\n\t\t") + `
 	}
 ` + toUpstream
 }

@@ -24,42 +24,46 @@ type peer struct {
 	cookie string
 }
 
+// lanes are all peers. The first needs no binary but ours: it shows what
+// forward_auth itself costs.
+var lanes = []struct {
+	name, variable string
+	launch         func(b *bench, binary string) (peer, error)
+}{
+	{"forward_auth pkce_auth", "", (*bench).forwardToOurs},
+	{"oauth2-proxy", oauth2ProxyBinary, (*bench).oauth2Proxy},
+	{"forward_auth oauth2-proxy", oauth2ProxyBinary, (*bench).forwardToOAuth2Proxy},
+	{"caddy-security", caddySecurityBinary, (*bench).caddySecurity},
+}
+
 // peers gives the other proxies as subjects, where there are any. One that does
 // not work is missing, and a note says why: it is not ours that failed.
 func (b *bench) peers(scenario string) ([]*subject, error) {
 	if b.last.absent == nil {
 		b.last.absent = map[string]error{}
-		for _, launch := range []struct {
-			name, variable string
-			peer           func(binary string) (peer, error)
-		}{
-			{"oauth2-proxy", oauth2ProxyBinary, b.oauth2Proxy},
-			{"forward_auth oauth2-proxy", oauth2ProxyBinary, b.forwardAuth},
-			{"caddy-security", caddySecurityBinary, b.caddySecurity},
-		} {
-			err := errors.New("no binary: set " + launch.variable)
-			if binary := os.Getenv(launch.variable); binary != "" {
+		for _, lane := range lanes {
+			err := errors.New("no binary: set " + lane.variable)
+			if binary := os.Getenv(lane.variable); binary != "" || lane.variable == "" {
 				err = b.lasting(func() error {
-					p, err := launch.peer(binary)
-					if err != nil {
-						return err
+					p, err := lane.launch(b, binary)
+					p.name = lane.name
+					if err == nil {
+						b.last.peers = append(b.last.peers, p)
 					}
-					p.name = launch.name
-					b.last.peers = append(b.last.peers, p)
-					return nil
+					return err
 				})
 			}
 			if err != nil {
-				b.last.absent[launch.name] = err
+				b.last.absent[lane.name] = err
 			}
 			if b.ctx.Err() != nil {
 				return nil, b.ctx.Err()
 			}
 		}
 	}
-	for _, name := range []string{"oauth2-proxy", "forward_auth oauth2-proxy", "caddy-security"} {
-		if err := b.last.absent[name]; err != nil {
-			b.report.note(scenario, "%s: not measured: %v", name, err)
+	for _, lane := range lanes {
+		if err := b.last.absent[lane.name]; err != nil {
+			b.report.note(scenario, "%s: not measured: %v", lane.name, err)
 		}
 	}
 	var subjects []*subject
@@ -67,6 +71,41 @@ func (b *bench) peers(scenario string) ([]*subject, error) {
 		subjects = append(subjects, newSubject(p.name, p.proxy, p.path, []string{"Cookie: " + p.cookie + "\r\n"}))
 	}
 	return subjects, nil
+}
+
+// asking is a bare Caddy that asks the one at addr about each request, at path.
+// The CPU time of both counts.
+func (b *bench) asking(addr, path string) (*proxy, error) {
+	return b.caddy(bareCaddy, fmt.Sprintf(`
+	handle /oauth2/* {
+		reverse_proxy %[1]s
+	}
+	handle {
+		forward_auth %[1]s {
+			uri %[2]s
+			copy_headers Authorization
+			transport http {
+				keepalive_idle_conns_per_host 512
+			}
+		}
+		%[3]s
+	}
+`, addr, path, toUpstream))
+}
+
+// forwardToOurs is a bare Caddy in front of one that has pkce_auth.
+func (b *bench) forwardToOurs(string) (peer, error) {
+	behind, err := b.caddy(ourCaddy, "servers {\ntrusted_proxies static 127.0.0.1/32\n}\n---\n"+
+		protected("cookie", "verify on", "unauthorized redirect"))
+	if err != nil {
+		return peer{}, err
+	}
+	front, err := b.asking(behind.addr, "/oauth2/verify")
+	if err != nil {
+		return peer{}, err
+	}
+	front.behind = behind.process
+	return b.peer(front, tokenPath, "/oauth2/login?return_to=/start")
 }
 
 // oauth2Proxy is oauth2-proxy as the proxy, with the session in a cookie. It hands
@@ -83,28 +122,13 @@ func (b *bench) oauth2Proxy(binary string) (peer, error) {
 	return b.peer(&proxy{process: p, site: "http://" + addr}, tokenPath, "/oauth2/start?rd=/start")
 }
 
-// forwardAuth is a bare Caddy that asks an oauth2-proxy about each request. The
-// CPU time of both counts.
-func (b *bench) forwardAuth(binary string) (peer, error) {
+// forwardToOAuth2Proxy is a bare Caddy in front of an oauth2-proxy.
+func (b *bench) forwardToOAuth2Proxy(binary string) (peer, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return peer{}, err
 	}
-	front, err := b.caddy(bareCaddy, fmt.Sprintf(`
-	handle /oauth2/* {
-		reverse_proxy %[1]s
-	}
-	handle {
-		forward_auth %[1]s {
-			uri /oauth2/auth
-			copy_headers Authorization
-			transport http {
-				keepalive_idle_conns_per_host 512
-			}
-		}
-		`+toUpstream+`
-	}
-`, addr))
+	front, err := b.asking(addr, "/oauth2/auth")
 	if err != nil {
 		return peer{}, err
 	}

@@ -88,6 +88,8 @@ func (f figure) cell() string {
 // number has three digits that mean something, or all of those before the point.
 func number(v float64) string {
 	switch abs := math.Abs(v); {
+	case abs < 0.005:
+		return "0"
 	case abs >= 10_000:
 		return thousands(int64(math.Round(v)))
 	case abs >= 100 || v == math.Trunc(v):
