@@ -42,20 +42,6 @@ func (p *process) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// resident is the memory of the process that is in RAM, in bytes.
-func (p *process) resident() (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := bytes.Fields(text)
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("statm says %q", text)
-	}
-	pages, err := strconv.ParseFloat(string(fields[1]), 64)
-	return pages * float64(os.Getpagesize()), err
-}
-
 // memory is what a Go process says of its memory: the names are those of
 // runtime.MemStats, where they are explained.
 type memory struct {
