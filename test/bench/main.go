@@ -39,14 +39,23 @@ type options struct {
 func main() {
 	opts, err := parse(os.Args[1:])
 	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, opts, os.Stdout)
-		stop()
+		err = bounded(opts)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// longest is how long the bench may take, whatever is asked of it.
+const longest = time.Hour
+
+func bounded(opts options) error {
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, opts, os.Stdout)
 }
 
 func parse(args []string) (options, error) {
@@ -71,8 +80,8 @@ func parse(args []string) (options, error) {
 	return opts, err
 }
 
-// run measures every scenario, and reports what was found, even where a later
-// scenario failed.
+// run measures every scenario, and then reports what was found. What fails, ends
+// it: figures of something that answers wrongly are none.
 func run(ctx context.Context, opts options, out io.Writer) (err error) {
 	b, err := newBench(ctx, opts)
 	if err != nil {
