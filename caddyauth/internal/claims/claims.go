@@ -8,11 +8,16 @@
 package claims
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"math"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrMissing says that a claim is absent or null.
@@ -27,6 +32,50 @@ const maxNumericDate = 253402300799
 type Set struct {
 	text    string // as it was parsed; empty for a set that was put together
 	members map[string]any
+	later   *later // where members are not read before somebody asks; nil: they are read
+}
+
+// Parse reads one JSON object. It refuses what could be read in two ways:
+// invalid UTF-8, a member that stands twice, anything behind the object, and
+// a member whose name equals one of guarded but for its case (RFC 7519
+// section 4, RFC 8725 section 2.6).
+func Parse(data []byte, guarded ...string) (Set, error) {
+	if !utf8.Valid(data) {
+		return Set{}, errors.New("not valid UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return Set{}, errors.New("not a JSON object")
+	}
+	members := make(map[string]any)
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return Set{}, errors.New("malformed JSON")
+		}
+		name, _ := tok.(string)
+		if _, ok := members[name]; ok {
+			return Set{}, fmt.Errorf("member %.64q stands twice", name)
+		}
+		for _, g := range guarded {
+			if name != g && strings.EqualFold(name, g) {
+				return Set{}, fmt.Errorf("member %.64q imitates %q", name, g)
+			}
+		}
+		var value any
+		if err := dec.Decode(&value); err != nil {
+			return Set{}, errors.New("malformed JSON")
+		}
+		members[name] = value
+	}
+	if _, err := dec.Token(); err != nil {
+		return Set{}, errors.New("malformed JSON")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Set{}, errors.New("something follows the JSON object")
+	}
+	return Set{text: string(data), members: members}, nil
 }
 
 // Join returns the claims of several sets. Of a claim that more than one has,
@@ -41,7 +90,7 @@ func Join(sets ...Set) Set {
 	members := make(map[string]any)
 	for _, set := range sets {
 		earlier := maps.Clone(members)
-		for name, value := range set.members {
+		for name, value := range set.all() {
 			if _, taken := lookup(earlier, name); !taken && value != nil && (name != verified || earlier[email] == nil) {
 				members[name] = value
 			}
@@ -53,7 +102,7 @@ func Join(sets ...Set) Set {
 // Filter returns the claims whose names are wanted.
 func (s Set) Filter(wanted func(name string) bool) Set {
 	members := make(map[string]any)
-	for name, value := range s.members {
+	for name, value := range s.all() {
 		if wanted(name) {
 			members[name] = value
 		}
@@ -64,15 +113,22 @@ func (s Set) Filter(wanted func(name string) bool) Set {
 // Raw returns the claims as JSON: for a set that was parsed, the very text. It is
 // empty for a set without claims.
 func (s Set) Raw() []byte {
-	if s.text != "" || len(s.members) == 0 {
+	if s.text != "" || len(s.all()) == 0 {
 		return []byte(s.text)
 	}
-	raw, _ := json.Marshal(s.members) // never fails: it was JSON, and numbers keep their digits
+	raw, _ := json.Marshal(s.all()) // never fails: it was JSON, and numbers keep their digits
 	return raw
 }
 
-// Size is how many bytes of memory the claims take, as nearly as it can be told.
-func (s Set) Size() int { return len(s.text) + sizeOf(s.members) }
+// Size is how many bytes of memory the claims take by now, as nearly as it can be
+// told: more once they have been read.
+func (s Set) Size() int {
+	size := len(s.text)
+	if members := s.read(); members != nil {
+		size += sizeOf(members)
+	}
+	return size
+}
 
 // sizeOf is what a value takes besides the text that it was read from.
 func sizeOf(v any) (size int) {
@@ -99,19 +155,19 @@ func sizeOf(v any) (size int) {
 }
 
 // Has reports whether the claim is there and not null.
-func (s Set) Has(name string) bool { return s.members[name] != nil }
+func (s Set) Has(name string) bool { return s.all()[name] != nil }
 
 // Mentions reports whether the claim is there at all, be it null: for a claim
 // that must not be there, whatever its value.
 func (s Set) Mentions(name string) bool {
-	_, ok := s.members[name]
+	_, ok := s.all()[name]
 	return ok
 }
 
 // Text returns a claim that must be a string: ErrMissing when it is absent,
 // another error when it is of another type.
 func (s Set) Text(name string) (string, error) {
-	switch v := s.members[name].(type) {
+	switch v := s.all()[name].(type) {
 	case nil:
 		return "", ErrMissing
 	case string:
@@ -123,7 +179,7 @@ func (s Set) Text(name string) (string, error) {
 
 // Object returns a claim that must be a JSON object.
 func (s Set) Object(name string) (Set, error) {
-	switch v := s.members[name].(type) {
+	switch v := s.all()[name].(type) {
 	case nil:
 		return Set{}, ErrMissing
 	case map[string]any:
@@ -135,7 +191,7 @@ func (s Set) Object(name string) (Set, error) {
 
 // Flag returns a claim that must be a JSON boolean.
 func (s Set) Flag(name string) (bool, error) {
-	switch v := s.members[name].(type) {
+	switch v := s.all()[name].(type) {
 	case nil:
 		return false, ErrMissing
 	case bool:
@@ -148,7 +204,7 @@ func (s Set) Flag(name string) (bool, error) {
 // Texts returns a claim that must be a string or an array of strings, as
 // "aud" is (RFC 7519 section 4.1.3).
 func (s Set) Texts(name string) ([]string, error) {
-	switch v := s.members[name].(type) {
+	switch v := s.all()[name].(type) {
 	case nil:
 		return nil, ErrMissing
 	case string:
@@ -171,7 +227,7 @@ func (s Set) Texts(name string) ([]string, error) {
 // Time returns a claim that must be a NumericDate (RFC 7519 section 2): a
 // number of seconds, possibly with a fraction, from 1970 up to the year 9999.
 func (s Set) Time(name string) (time.Time, error) {
-	switch v := s.members[name].(type) {
+	switch v := s.all()[name].(type) {
 	case nil:
 		return time.Time{}, ErrMissing
 	case json.Number:
@@ -192,7 +248,7 @@ func (s Set) Time(name string) (time.Time, error) {
 //
 // The value is a string, bool, int64, float64, List or Object.
 func (s Set) Lookup(path string) (any, bool) {
-	v, ok := lookup(s.members, path)
+	v, ok := lookup(s.all(), path)
 	if !ok {
 		return nil, false
 	}

@@ -72,7 +72,7 @@ func (q *Requirement) Equal(other Requirement) bool {
 // how some providers write a set. A claim that is missing, or null, meets
 // nothing.
 func (q *Requirement) MetBy(s Set) bool {
-	v, ok := lookup(s.members, q.claim)
+	v, ok := lookup(s.all(), q.claim)
 	if !ok {
 		return false
 	}

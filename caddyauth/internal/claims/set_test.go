@@ -3,6 +3,7 @@ package claims
 import (
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -119,5 +120,37 @@ func TestTypesOfTexts(t *testing.T) {
 	}
 	if got, err := set.Texts("list"); err != nil || !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Claims that were kept are read when somebody asks, by whoever comes first, and
+// count as memory from then on. What is no object after all holds none.
+func TestKept(t *testing.T) {
+	text := `{"sub":"alice","groups":["staff"],"address":{"country":"DE"}}`
+	kept, parsed := Kept([]byte(text)), mustParse(t, text)
+	unread := kept.Size()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if country, ok := kept.Lookup("address.country"); !ok || country != "DE" {
+				t.Errorf("got %v, %v", country, ok)
+			}
+		})
+	}
+	all.Wait()
+	if sub, err := kept.Text("sub"); sub != "alice" || err != nil || string(kept.Raw()) != text {
+		t.Errorf("got %q, %v, %s", sub, err, kept.Raw())
+	}
+	if unread != len(text) || kept.Size() != parsed.Size() {
+		t.Errorf("%d bytes unread, %d read, want %d, %d", unread, kept.Size(), len(text), parsed.Size())
+	}
+	for _, text := range []string{"", "[]", "{", `{"sub":"a","sub":"b"}`, "\xff"} {
+		broken := Kept([]byte(text))
+		if broken.Has("sub") || broken.Mentions("sub") {
+			t.Errorf("%q: has claims", text)
+		}
+		if _, ok := broken.Lookup("sub"); ok {
+			t.Errorf("%q: has claims to look up", text)
+		}
 	}
 }

@@ -78,7 +78,7 @@ func writeSources(w *packer, sources []rp.SourcedClaims) {
 	}
 }
 
-func readSources(r *unpacker) (sources []rp.SourcedClaims, err error) {
+func readSources(r *unpacker) (sources []rp.SourcedClaims) {
 	for range min(r.Number(), uint64(len(sourceLetters))) {
 		letter, raw := r.Text(), r.Bytes()
 		for from, l := range sourceLetters {
@@ -87,14 +87,12 @@ func readSources(r *unpacker) (sources []rp.SourcedClaims, err error) {
 			}
 			var set claims.Set
 			if len(raw) > 0 {
-				if set, err = claims.Parse(raw); err != nil {
-					return nil, fmt.Errorf("%w: claims: %w", errCodec, err)
-				}
+				set = claims.Kept(raw)
 			}
 			sources = append(sources, rp.SourcedClaims{From: from, Claims: set})
 		}
 	}
-	return sources, nil
+	return sources
 }
 
 // pack gives what was written, if it can be read again.
@@ -140,9 +138,7 @@ func decode(data []byte) (*Session, error) {
 	defer r.release()
 	s := &Session{ID: readID(r), loaded: new(loaded)}
 	s.Subject = r.Text()
-	if s.Sources, err = readSources(r); err != nil {
-		return nil, err
-	}
+	s.Sources = readSources(r)
 	s.Claims = s.Identity.Claims()
 	s.bearer, s.AccessToken = readBearer(r)
 	s.TokenExpiry = r.Time()

@@ -50,8 +50,14 @@ func NewFurther(key string, grant *rp.Grant, now time.Time) *Further {
 type further struct {
 	tokens []Further
 
-	idBearer           rp.Secret
-	idIssued, idExpiry time.Time
+	idBearer rp.Secret
+	idClaims claims.Set // of the ID token, where it is kept
+}
+
+// idTime is a date of the ID token; zero where there is none.
+func (f *further) idTime(claim string) time.Time {
+	at, _ := f.idClaims.Time(claim)
+	return at
 }
 
 // bearer gives the value of the Authorization header that carries a token (RFC
@@ -96,7 +102,7 @@ func (s *Session) times(key string) (issued, expiry time.Time) {
 	case MainToken:
 		return s.TokenIssued, s.TokenExpiry
 	case IDToken:
-		return s.further.idIssued, s.further.idExpiry
+		return s.further.idTime("iat"), s.further.idTime("exp")
 	}
 	if f := s.Further(key); f != nil {
 		return f.Issued, f.Expiry
@@ -129,7 +135,7 @@ func (s *Session) Since(key string) uint64 {
 	case MainToken:
 		return s.since
 	case IDToken:
-		return uint64(max(0, s.further.idExpiry.Unix()))
+		return uint64(max(0, s.further.idTime("exp").Unix()))
 	}
 	if f := s.Further(key); f != nil {
 		return f.since
@@ -219,14 +225,12 @@ func (s *Session) Slim() (*Session, bool) {
 
 // setIDToken keeps an ID token that was verified, with its claims.
 func (s *Session) setIDToken(token string, verified claims.Set) {
-	s.IDToken = rp.Secret{}
-	s.further.idBearer, s.further.idIssued, s.further.idExpiry = rp.Secret{}, time.Time{}, time.Time{}
 	if token == "" {
+		s.IDToken, s.further.idBearer, s.further.idClaims = rp.Secret{}, rp.Secret{}, claims.Set{}
 		return
 	}
 	s.further.idBearer, s.IDToken = bearer(token)
-	s.further.idIssued, _ = verified.Time("iat")
-	s.further.idExpiry, _ = verified.Time("exp")
+	s.further.idClaims = verified
 }
 
 func writeFurther(w *packer, tokens []Further) {

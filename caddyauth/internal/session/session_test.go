@@ -127,6 +127,11 @@ func TestCodecRoundTrip(t *testing.T) {
 				t.Error("it is shown first once, when it was read")
 			}
 			got.loaded, got.key = nil, want.key // which a cookie does not hold
+			for i, source := range got.Sources {
+				if raw := source.Claims.Raw(); len(raw) > 0 { // they are not read yet
+					got.Sources[i].Claims = parse(t, string(raw))
+				}
+			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -185,7 +190,6 @@ func TestDecodeA83Refuses(t *testing.T) {
 		"a number without end":         subject("\x05"+strings.Repeat("\xff", 11), 16),
 		"more noise than there is":     subject("\x01\xff", 64),
 		"an escape of nothing":         subject("\x00", 0),
-		"claims that are no object":    deflate([]byte("\x00\x01i\x01s\x01\x01i\x02[]\x00\x01x")),
 	} {
 		if s, err := decode(data); err == nil {
 			t.Errorf("%s: got %+v", name, s)
