@@ -37,7 +37,17 @@ type storedKeys struct {
 	// should the storage fail just when the configuration changes.
 	known *atomic.Pointer[sealed.Keyring]
 
-	mu      sync.Mutex
+	// rests is when the storage was last looked at, while nobody is looking: who
+	// needs a key every few microseconds must not wait in line to hear that there
+	// is nothing to do.
+	rests atomic.Pointer[time.Time]
+
+	mu sync.Mutex // over the rest
+	keyLook
+}
+
+// keyLook is what is known of the looks at the storage.
+type keyLook struct {
 	looked  time.Time     // when the storage was last looked at…
 	read    time.Time     // …and when that last succeeded
 	flight  chan struct{} // closed when the look under way ends; nil when there is none
@@ -80,12 +90,16 @@ type storedKey struct {
 // Keyring implements sealed.Keys. Only the first use waits for the storage,
 // and the first after so long a silence that the keys may be others by now.
 func (k *storedKeys) Keyring() (*sealed.Keyring, error) {
+	keyring := k.current.Load()
+	if looked := k.rests.Load(); keyring != nil && looked != nil && k.now().Sub(*looked) < keyRefresh {
+		return keyring, nil
+	}
 	every := keyRefresh
-	if k.current.Load() == nil {
+	if keyring == nil {
 		every = keyRetry
 	}
 	flight, silence := k.look(every)
-	keyring := k.current.Load()
+	keyring = k.current.Load()
 	if keyring != nil && (flight == nil || silence < keyPublication) {
 		return keyring, nil
 	}
@@ -142,6 +156,7 @@ func (k *storedKeys) look(every time.Duration) (flight <-chan struct{}, silence 
 	now := k.now()
 	if k.flight == nil && now.Sub(k.looked) >= every {
 		k.looked = now
+		k.rests.Store(nil)
 		k.flight = make(chan struct{})
 		go k.update(k.flight)
 	}
@@ -177,6 +192,8 @@ func (k *storedKeys) update(done chan struct{}) {
 		k.read = k.now()
 	}
 	k.failure, k.flight = err, nil
+	looked := k.looked
+	k.rests.Store(&looked)
 	close(done)
 }
 

@@ -436,3 +436,28 @@ func TestKeysThatAreNeeded(t *testing.T) {
 		}
 	}
 }
+
+// Promise 6: once there are keys, nobody waits in line for them, though somebody
+// holds the lock of those who look at the storage for as long as can be.
+func TestPromise6KeysWithoutWaiting(t *testing.T) {
+	k, _ := newFakeStorage().replica(zap.NewNop())
+	first, err := k.Keyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	got := make(chan *sealed.Keyring)
+	go func() {
+		keyring, _ := k.Keyring()
+		got <- keyring
+	}()
+	select {
+	case keyring := <-got:
+		if keyring != first {
+			t.Error("got other keys")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the keys are waited for")
+	}
+}
