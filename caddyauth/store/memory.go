@@ -19,7 +19,7 @@ type Memory struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 
-	mu      sync.Mutex
+	mu      sync.RWMutex             // every request of a session reads
 	records map[string]*list.Element // of *memoryRecord
 	order   list.List                // the one saved longest ago first
 	indexes map[string]map[string]struct{}
@@ -50,13 +50,21 @@ func (r *memoryRecord) size() int {
 
 // Load implements Store.
 func (m *Memory) Load(_ context.Context, key string) (Record, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.get(key)
-	if r == nil {
+	m.mu.RLock()
+	place := m.records[key]
+	if place == nil {
+		m.mu.RUnlock()
 		return Record{}, fs.ErrNotExist
 	}
-	return r.Record, nil // the value is never changed in place
+	record := place.Value.(*memoryRecord).Record // the value is never changed in place
+	m.mu.RUnlock()
+	if !m.now().Before(record.Expires) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.get(key) // which drops it, if it is the same yet
+		return Record{}, fs.ErrNotExist
+	}
+	return record, nil
 }
 
 // get returns a record that has not expired, or nil.
@@ -152,8 +160,8 @@ func (m *Memory) Delete(_ context.Context, key string) error {
 
 // Find implements Store.
 func (m *Memory) Find(_ context.Context, index string) ([]string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	return slices.Collect(maps.Keys(m.indexes[index])), nil
 }
 
@@ -178,8 +186,8 @@ func (m *Memory) TryLock(_ context.Context, name string) (unlock func(), ok bool
 // Evicted is how many records had to go before their time because the memory
 // was full.
 func (m *Memory) Evicted() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	return m.evicted
 }
 
