@@ -40,7 +40,7 @@ func (a *attacker) text(n int) string {
 
 // forged keeps what stands in the clear in a sealed value, version and name of
 // the key, and draws the rest.
-func (a *attacker) forged(value string) string { return value[:8] + a.text(3*len(value)/4 - 6) }
+func (a *attacker) forged(value string) string { return value[:8] + a.text(3*len(value)/4-6) }
 
 // floods are the kinds of requests, each with something that never comes twice:
 // what is remembered of any of it would grow.

@@ -447,7 +447,7 @@ func TestPromise6KeysWithoutWaiting(t *testing.T) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	got := make(chan *sealed.Keyring)
+	got := make(chan *sealed.Keyring, 1)
 	go func() {
 		keyring, _ := k.Keyring()
 		got <- keyring
