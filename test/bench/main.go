@@ -27,13 +27,14 @@ import (
 
 // options are the flags.
 type options struct {
-	rounds int           // of slices, in each comparison
-	slice  time.Duration // how long each subject is measured at a time
-	rate   int           // requests per second at fixed load
-	quick  bool
-	only   *regexp.Regexp
-	out    string // a directory
-	docs   string // a directory, or empty
+	rounds   int           // of slices, in each comparison
+	slice    time.Duration // how long each subject is measured at a time
+	rate     int           // requests per second at fixed load
+	quick    bool
+	sessions int // whose memory is looked at
+	only     *regexp.Regexp
+	out      string // a directory
+	docs     string // a directory, or empty
 }
 
 func main() {
@@ -65,6 +66,7 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&opts.rounds, "rounds", 50, "how often each subject is measured")
 	flags.DurationVar(&opts.slice, "slice", 100*time.Millisecond, "how long each subject is measured at a time")
 	flags.IntVar(&opts.rate, "rate", 1500, "requests per second at fixed load")
+	flags.IntVar(&opts.sessions, "sessions", 10_000, "with how many sessions memory is looked at, at most")
 	flags.BoolVar(&opts.quick, "quick", false, "few and short slices, and few sessions: a smoke test")
 	flags.StringVar(&only, "only", "", "only scenarios that match this `regexp`")
 	flags.StringVar(&opts.out, "out", "bin/bench", "where bench.json and bench.svg go")

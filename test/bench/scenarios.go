@@ -16,4 +16,9 @@ var scenarios = []scenario{
 	{cookieTable, "what a login has the browser keep", cookies},
 	{sessionTable, "whether many sessions cost more", manySessions},
 	{concurrencyTable, "whether many requests at once cost more", concurrency},
+	{memoryTable, "what sessions keep in memory", memories},
+	{startTable, "how long a start takes", coldStarts},
+	{loginTable, "what a login costs", manyLogins},
+	{stormTable, "whether many who come at the same expiry ask the provider once each", storms},
+	{floodTable, "whether requests of nobody leave anything behind", flooded},
 }
