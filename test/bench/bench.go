@@ -33,6 +33,7 @@ type lasting struct {
 	closers
 
 	fleet    *fleet
+	crowds   []*crowd
 	redis    string // its address
 	redisErr error  // why there is none
 	peers    []peer

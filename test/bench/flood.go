@@ -77,7 +77,7 @@ func flooded(b *bench) error {
 			return fmt.Errorf("sessions in %s: %w", store, err)
 		}
 	}
-	b.report.note(floodTable, "%d requests of each kind, none twice; accept_bearer is on; the last rows are of all kinds together: RSS before and after, and the waits of users who make 200 requests/s, alone and beside 1 000/s of nobody", each)
+	b.report.note(floodTable, "%d requests of each kind, none twice; accept_bearer is on; the last rows are of all kinds together: RAM of its own before and after, and the waits of users who make 200 requests/s, alone and beside 1 000/s of nobody", each)
 	return nil
 }
 
@@ -107,7 +107,7 @@ func (b *bench) flood(v *victim, each int) error {
 		}
 	}
 	calls, came := b.calls(), b.upstream.requests.Load()
-	heap, rss, err := v.held()
+	before, err := v.held()
 	if err != nil {
 		return err
 	}
@@ -120,15 +120,15 @@ func (b *bench) flood(v *victim, each int) error {
 		b.report.add(figure{Scenario: floodTable, Subject: subject, Measure: "CPU µs", Value: got.perRequest()},
 			figure{Scenario: floodTable, Subject: subject, Measure: "req/s", Value: got.perSecond()})
 	}
-	heapAfter, rssAfter, err := v.held()
+	after, err := v.held()
 	if err != nil {
 		return err
 	}
 	all := func(measure string, value float64) figure {
 		return figure{Scenario: floodTable, Subject: v.store + ", all", Measure: measure, Value: value}
 	}
-	b.report.add(all("requests", float64(each*len(floods))), all("RSS MiB before", rss/mebi), all("RSS MiB after", rssAfter/mebi),
-		all("heap MiB more", (heapAfter-heap)/mebi).wanting(1, "a flood leaves memory flat"))
+	b.report.add(all("requests", float64(each*len(floods))), all("own MiB before", before.anonymous/mebi), all("own MiB after", after.anonymous/mebi),
+		all("heap MiB more", (after.heap-before.heap)/mebi).wanting(1, "a flood leaves memory flat"))
 	asked := b.calls() - calls
 	b.report.add(all("calls to the provider", float64(asked)))
 	if most := 3 + int(time.Since(b.began)/time.Minute); asked > most { // its keys, now and then
@@ -146,21 +146,6 @@ func (b *bench) calls() (n int) {
 		n += len(b.op.Requests(endpoint))
 	}
 	return n
-}
-
-// held is the memory of the proxy when its garbage is collected.
-func (v *victim) held() (heap, rss float64, err error) {
-	for range 3 {
-		if err := v.collect(); err != nil {
-			return 0, 0, err
-		}
-	}
-	m, err := v.memory()
-	if err != nil {
-		return 0, 0, err
-	}
-	rss, err = v.resident()
-	return m.HeapAlloc, rss, err
 }
 
 // of makes n requests of a kind.

@@ -10,7 +10,7 @@ const sessionTable = "sessions"
 // manySessions says whether a request costs more when there are many sessions,
 // each of which comes round again and again.
 func manySessions(b *bench) error {
-	f, err := b.fleet(sessionTable)
+	crowds, err := b.crowdsToCompare(sessionTable)
 	if err != nil {
 		return err
 	}
@@ -19,7 +19,6 @@ func manySessions(b *bench) error {
 		counts = []int{1, 20, 200}
 	}
 	most := counts[len(counts)-1]
-	b.manyTokensOf(usualSize)
 	type row struct {
 		name     string
 		subjects []*subject // one for each count
@@ -33,16 +32,11 @@ func manySessions(b *bench) error {
 		}
 		rows, all = append(rows, r), append(all, r.subjects...)
 	}
-	for _, s := range f.stores {
-		b.logf("%s: %d logins, sessions in %s", sessionTable, most, s.store)
-		sessions, err := b.logins(s.proxy, most)
-		if err != nil {
+	for _, c := range crowds {
+		if err := c.grow(b, most); err != nil {
 			return err
 		}
-		if s.store == "cookie" {
-			grow("bare + cookies", f.bare, plainPath, meaningless(sessions))
-		}
-		grow(s.store, s.proxy, tokenPath, asSessions(sessions))
+		grow(c.name, c.proxy, c.path, c.headers)
 	}
 	samples, err := b.rounds(all)
 	if err != nil {
@@ -57,22 +51,11 @@ func manySessions(b *bench) error {
 		}
 		last := each(samples[r.subjects[len(counts)-1]], sample.perRequest)
 		times := paired(last, one, ratio).as(sessionTable, r.name, "most ÷ 1")
-		if !strings.HasPrefix(r.name, "bare") {
+		if !strings.HasPrefix(r.name, bareName) {
 			times = times.wanting(1.05, "%s sessions cost at most 1.05 × one", thousands(int64(most)))
 		}
 		b.report.add(times)
 	}
 	b.report.note(sessionTable, "by the number of sessions that take turns, with tokens of %s", kB(usualSize))
 	return nil
-}
-
-// meaningless are headers with cookies as long as those of the sessions, each
-// another.
-func meaningless(sessions []session) []string {
-	headers := make([]string, len(sessions))
-	for i, s := range sessions {
-		number := fmt.Sprintf("%08d", i)
-		headers[i] = "Cookie: " + filler(len(s.cookie)-len(number)) + number + "\r\n"
-	}
-	return headers
 }
