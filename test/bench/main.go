@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -90,6 +91,7 @@ func run(ctx context.Context, opts options, out io.Writer) (err error) {
 		return err
 	}
 	defer b.close()
+	defer func() { err = errors.Join(err, b.report.publish(opts, out)) }()
 	for _, s := range scenarios {
 		if !opts.only.MatchString(s.name) {
 			continue
@@ -101,5 +103,5 @@ func run(ctx context.Context, opts options, out io.Writer) (err error) {
 		}
 		b.logf("%s: took %.1f s", s.name, time.Since(began).Seconds())
 	}
-	return b.report.publish(opts, out)
+	return nil
 }

@@ -24,7 +24,9 @@ type upstream struct {
 	addr     string
 	issued   func() []string // all tokens so far; asked when one comes that is not known
 	listener net.Listener
-	known    atomic.Pointer[map[string]bool]
+	tokens   sync.RWMutex
+	known    map[string]bool
+	seen     int // how many of those that were issued are among them
 	requests atomic.Int64
 	wrong    atomic.Int64 // requests that came without what the path wants
 	mu       sync.Mutex
@@ -36,8 +38,7 @@ func startUpstream(issued func() []string) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &upstream{addr: listener.Addr().String(), issued: issued, listener: listener, conns: map[net.Conn]bool{}}
-	u.known.Store(&map[string]bool{})
+	u := &upstream{addr: listener.Addr().String(), issued: issued, listener: listener, conns: map[net.Conn]bool{}, known: map[string]bool{}}
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -121,14 +122,18 @@ func (u *upstream) read(r *bufio.Reader) (bool, error) {
 }
 
 func (u *upstream) knows(token []byte) bool {
-	if (*u.known.Load())[string(token)] {
+	u.tokens.RLock()
+	known := u.known[string(token)]
+	u.tokens.RUnlock()
+	if known {
 		return true
 	}
+	u.tokens.Lock()
+	defer u.tokens.Unlock()
 	all := u.issued()
-	known := make(map[string]bool, len(all))
-	for _, token := range all {
-		known[token] = true
+	for _, token := range all[u.seen:] {
+		u.known[token] = true
 	}
-	u.known.Store(&known)
-	return known[string(token)]
+	u.seen = len(all)
+	return u.known[string(token)]
 }
