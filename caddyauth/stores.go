@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -221,6 +222,7 @@ func newKeepers(in keptIn, cfg keeperConfig) keepers {
 			k.stored = newStored(in, cookie, k.limits, cfg)
 			keeper = k.stored
 		}
+		keeper.Remember(rememberedSize(debug.SetMemoryLimit(-1)))
 		if secure {
 			k.https = keeper
 		} else {
@@ -229,6 +231,12 @@ func newKeepers(in keptIn, cfg keeperConfig) keepers {
 	}
 	return k
 }
+
+// rememberedSize bounds the memory of a provider's opened sessions, in bytes,
+// under the limit of the process, which Caddy takes from the container: a
+// sixteenth of it, and never more than 64 MiB, in which some 10 000 sessions are.
+// What does not fit is opened anew at each request.
+func rememberedSize(limit int64) int { return int(min(max(limit/16, 4<<20), 64<<20)) }
 
 func newStored(in keptIn, cookie sealed.Cookie, limits session.Limits, cfg keeperConfig) *session.Stored {
 	return session.NewStored(session.StoredConfig{

@@ -130,12 +130,13 @@ func (s Set) Size() int {
 	return size
 }
 
-// sizeOf is what a value takes besides the text that it was read from.
 func sizeOf(v any) (size int) {
 	const boxed, slot = 16, 2*16 + 1 // a string or a number behind an interface; a name and its value in a map
 	switch v := v.(type) {
-	case string, json.Number:
-		return boxed
+	case string:
+		return boxed + rounded(len(v))
+	case json.Number:
+		return boxed + rounded(len(v))
 	case []any:
 		size = 24 + boxed*len(v)
 		for _, member := range v {
@@ -147,12 +148,15 @@ func sizeOf(v any) (size int) {
 			slots *= 2
 		}
 		size = 96 + slot*slots
-		for _, member := range v {
-			size += sizeOf(member)
+		for name, member := range v {
+			size += rounded(len(name)) + sizeOf(member)
 		}
 	}
 	return size
 }
+
+// rounded is what the allocator gives for a text.
+func rounded(length int) int { return (length + 15) &^ 15 }
 
 // Has reports whether the claim is there and not null.
 func (s Set) Has(name string) bool { return s.all()[name] != nil }

@@ -1,6 +1,9 @@
 package session
 
-import "sync"
+import (
+	"hash/maphash"
+	"sync"
+)
 
 // cache remembers opened sessions by the cookie value they came in, so that
 // opening one again costs a look-up. It is bounded in bytes; what was not
@@ -8,6 +11,7 @@ import "sync"
 // nobody fills it with rubbish.
 type cache struct {
 	shards [16]shard
+	seed   maphash.Seed
 }
 
 type shard struct {
@@ -27,11 +31,11 @@ type cached struct {
 	used    bool // since the hand came by
 }
 
-// cacheSize bounds a cache, in bytes.
+// cacheSize bounds a cache, in bytes, unless a keeper is told otherwise.
 const cacheSize = 16 << 20
 
 func newCache(limit int) *cache {
-	c := &cache{}
+	c := &cache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		c.shards[i].limit = limit / len(c.shards)
 		c.shards[i].entries = make(map[string]int)
@@ -44,10 +48,7 @@ func newCache(limit int) *cache {
 func tail(first string) string { return first[max(0, len(first)-32):] }
 
 func (c *cache) shard(first string) *shard {
-	if first == "" {
-		return &c.shards[0]
-	}
-	return &c.shards[int(first[len(first)-1])%len(c.shards)]
+	return &c.shards[maphash.String(c.seed, tail(first))%uint64(len(c.shards))]
 }
 
 // get returns the session that came in a value, and the values of the further
@@ -60,19 +61,44 @@ func (c *cache) get(first string) (*Session, []string) {
 	if !ok || s.ring[i].first != first {
 		return nil, nil
 	}
-	s.ring[i].used = true
-	return s.ring[i].session, s.ring[i].rest
+	e := s.ring[i]
+	if !e.used {
+		s.ring[i].used = true
+		s.measure(i)
+	}
+	return e.session, e.rest
+}
+
+// measure counts an entry anew: a session takes more once its claims were read,
+// which its first request does, if any. Whatever goes for that is another one's
+// loss.
+func (s *shard) measure(i int) {
+	e := &s.ring[i]
+	s.size -= e.size
+	e.size = e.measured()
+	s.size += e.size
+	for s.size > s.limit {
+		s.evict()
+	}
+}
+
+// measured is how many bytes of memory an entry takes.
+func (e *cached) measured() int {
+	size := e.session.size() + len(e.first)
+	for _, value := range e.rest {
+		size += len(value)
+	}
+	return size
 }
 
 // put remembers a session. What it holds on to is copied: a cookie header is
 // larger than the value in it.
 func (c *cache) put(session *Session, first string, rest []string) {
 	e := cached{first: string([]byte(first)), session: session}
-	e.size = session.size() + len(first)
 	for _, value := range rest {
 		e.rest = append(e.rest, string([]byte(value)))
-		e.size += len(value)
 	}
+	e.size = e.measured()
 	s := c.shard(first)
 	s.mu.Lock()
 	defer s.mu.Unlock()

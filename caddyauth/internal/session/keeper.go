@@ -40,6 +40,10 @@ type Keeper interface {
 	// never was where it is kept in a store; in a cookie, only Revocations know.
 	Remains(ctx context.Context, cookies []string) (*Session, error)
 
+	// Remember bounds the memory that opened sessions may take, in bytes. It is
+	// called before the keeper is in use.
+	Remember(size int)
+
 	// Outlive has what is left of sessions stay on for so long when their time
 	// is up, for Remains. It is called before the keeper is in use.
 	Outlive(time.Duration)
@@ -162,6 +166,9 @@ func (k *Stateless) Save(_ context.Context, h http.Header, cookies []string, s *
 func (k *Stateless) Remains(_ context.Context, cookies []string) (*Session, error) {
 	return k.open(cookies)
 }
+
+// Remember implements Keeper.
+func (k *Stateless) Remember(size int) { k.opened = newCache(size) }
 
 // Outlive implements Keeper.
 func (k *Stateless) Outlive(d time.Duration) { k.outlive = d }

@@ -22,6 +22,9 @@ func (k *Stored) Remains(ctx context.Context, cookies []string) (*Session, error
 	return k.fetch(ctx, s, k.cfg.Store.Load)
 }
 
+// Remember implements Keeper.
+func (k *Stored) Remember(size int) { k.opened = newCache(size) }
+
 // Outlive implements Keeper.
 func (k *Stored) Outlive(d time.Duration) { k.outlive = d }
 
