@@ -20,7 +20,8 @@ type requestState struct {
 	cookies []string // as the client sent them
 	written []string // the Set-Cookie lines that are ours
 
-	authorization []string // as the client sent it; for routes with accept_bearer
+	authorization []string  // as the client sent it; for routes with accept_bearer
+	credentials   [1]string // what Authorization holds instead, kept here to spare an allocation
 
 	current *authState   // of the handler that ran last: what placeholders show
 	first   authState    // nearly always the only one

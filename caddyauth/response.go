@@ -33,6 +33,7 @@ type responseWriter struct {
 	live        liveRequest // of the session, if there is one
 	second      *second     // try at the request; nil: there is none, whatever the upstream says
 	gone        *discarded  // what follows of the answer; nil: it passes
+	private     [1]string   // what Cache-Control says where it says nothing
 }
 
 // Header implements http.ResponseWriter.
@@ -172,7 +173,8 @@ func (w *responseWriter) adjust(h http.Header) {
 	case len(written) > 0:
 		neverCache(h)
 	case w.auth.session != nil && h["Cache-Control"] == nil && h["Expires"] == nil:
-		h["Cache-Control"] = []string{"private"}
+		w.private[0] = "private"
+		h["Cache-Control"] = w.private[:]
 	}
 }
 

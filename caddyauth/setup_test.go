@@ -24,16 +24,7 @@ import (
 // own that listens nowhere.
 func newHandler(t testing.TB, config string) *Handler {
 	t.Helper()
-	disabled := false
-	ctx, err := caddy.ProvisionContext(&caddy.Config{
-		Admin:      &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &disabled}},
-		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{Level: "ERROR"}}}},
-		StorageRaw: json.RawMessage(`{"module":"file_system","root":` + strconv.Quote(folderFor(t)) + `}`),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	module, err := ctx.LoadModuleByID("http.handlers.pkce_auth", json.RawMessage(config))
+	module, err := newContext(t).LoadModuleByID("http.handlers.pkce_auth", json.RawMessage(config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +35,21 @@ func newHandler(t testing.TB, config string) *Handler {
 		}
 	})
 	return h
+}
+
+// newContext is the context of a configuration of its own.
+func newContext(t testing.TB) caddy.Context {
+	t.Helper()
+	disabled := false
+	ctx, err := caddy.ProvisionContext(&caddy.Config{
+		Admin:      &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &disabled}},
+		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{Level: "ERROR"}}}},
+		StorageRaw: json.RawMessage(`{"module":"file_system","root":` + strconv.Quote(folderFor(t)) + `}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ctx
 }
 
 const inlineProvider = `{"inline":{"issuer":"https://op.test","client_id":"public"}}`

@@ -234,9 +234,9 @@ func newKeepers(in keptIn, cfg keeperConfig) keepers {
 
 // rememberedSize bounds the memory of a provider's opened sessions, in bytes,
 // under the limit of the process, which Caddy takes from the container: a
-// sixteenth of it, and never more than 64 MiB, in which some 10 000 sessions are.
-// What does not fit is opened anew at each request.
-func rememberedSize(limit int64) int { return int(min(max(limit/16, 4<<20), 64<<20)) }
+// sixteenth of it, and never more than 16 MiB, in which some 3 000 sessions are
+// with tokens of 2 kB. What does not fit is opened anew at each request.
+func rememberedSize(limit int64) int { return int(min(max(limit/16, 4<<20), 16<<20)) }
 
 func newStored(in keptIn, cookie sealed.Cookie, limits session.Limits, cfg keeperConfig) *session.Stored {
 	return session.NewStored(session.StoredConfig{

@@ -95,7 +95,8 @@ func (h *Handler) authorize(r *http.Request, a *authState) bool {
 	if value == "" {
 		return false
 	}
-	r.Header["Authorization"] = []string{value}
+	a.credentials[0] = value
+	r.Header["Authorization"] = a.credentials[:]
 	return true
 }
 

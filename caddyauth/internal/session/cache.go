@@ -2,13 +2,17 @@ package session
 
 import (
 	"hash/maphash"
+	"slices"
+	"strings"
 	"sync"
 )
 
 // cache remembers opened sessions by the cookie value they came in, so that
 // opening one again costs a look-up. It is bounded in bytes; what was not
 // used lately goes first. Only what a seal has vouched for gets in, so that
-// nobody fills it with rubbish.
+// nobody fills it with rubbish; and once it is full, only what comes twice
+// within a while, so that more sessions than it holds, each of which comes now
+// and then, do not push out all the time what would have been found.
 type cache struct {
 	shards [16]shard
 	seed   maphash.Seed
@@ -21,6 +25,7 @@ type shard struct {
 	hand    int
 	size    int
 	limit   int
+	met     [64]uint64 // what came lately while it was full, by hash
 }
 
 type cached struct {
@@ -47,14 +52,22 @@ func newCache(limit int) *cache {
 // seal, as good as random. The whole value is compared afterwards.
 func tail(first string) string { return first[max(0, len(first)-32):] }
 
-func (c *cache) shard(first string) *shard {
-	return &c.shards[maphash.String(c.seed, tail(first))%uint64(len(c.shards))]
+func (c *cache) shard(first string) (s *shard, hash uint64) {
+	hash = maphash.String(c.seed, tail(first))
+	return &c.shards[hash%uint64(len(c.shards))], hash / uint64(len(c.shards))
+}
+
+// meets reports whether something came lately, and takes note of it.
+func (s *shard) meets(hash uint64) (again bool) {
+	slot := &s.met[hash%uint64(len(s.met))]
+	again, *slot = *slot == hash, hash
+	return again
 }
 
 // get returns the session that came in a value, and the values of the further
 // cookies it came with, which the caller must compare.
 func (c *cache) get(first string) (*Session, []string) {
-	s := c.shard(first)
+	s, _ := c.shard(first)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, ok := s.entries[tail(first)]
@@ -77,9 +90,7 @@ func (s *shard) measure(i int) {
 	s.size -= e.size
 	e.size = e.measured()
 	s.size += e.size
-	for s.size > s.limit {
-		s.evict()
-	}
+	s.shrink(s.limit)
 }
 
 // measured is how many bytes of memory an entry takes.
@@ -94,26 +105,33 @@ func (e *cached) measured() int {
 // put remembers a session. What it holds on to is copied: a cookie header is
 // larger than the value in it.
 func (c *cache) put(session *Session, first string, rest []string) {
-	e := cached{first: string([]byte(first)), session: session}
-	for _, value := range rest {
-		e.rest = append(e.rest, string([]byte(value)))
-	}
+	e := cached{first: first, rest: rest, session: session}
 	e.size = e.measured()
-	s := c.shard(first)
+	s, hash := c.shard(first)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.size > s.limit {
+	if e.size > s.limit || s.size+e.size > s.limit && !s.meets(hash) {
 		return
+	}
+	e.first, e.rest = strings.Clone(first), slices.Clone(rest)
+	for i := range e.rest {
+		e.rest[i] = strings.Clone(e.rest[i])
 	}
 	if i, ok := s.entries[tail(first)]; ok {
 		s.size += e.size - s.ring[i].size
 		s.ring[i] = e
-	} else {
-		s.entries[tail(e.first)] = len(s.ring)
-		s.ring = append(s.ring, e)
-		s.size += e.size
+		s.shrink(s.limit)
+		return
 	}
-	for s.size > s.limit {
+	s.shrink(s.limit - e.size) // before it is there to be dropped
+	s.entries[tail(e.first)] = len(s.ring)
+	s.ring = append(s.ring, e)
+	s.size += e.size
+}
+
+// shrink drops entries until no more than size is left.
+func (s *shard) shrink(size int) {
+	for s.size > size {
 		s.evict()
 	}
 }

@@ -405,6 +405,35 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// More sessions than the cache holds, which come in turns, do not push each other
+// out before they are found; who comes again soon gets in, however full it is.
+func TestCacheKeepsWhatIsFound(t *testing.T) {
+	const limit, sessions = 1 << 20, 5000
+	c := newCache(limit)
+	s := newSession(t, jwt(800))
+	value := func(i int) string { return fmt.Sprintf("%s%032d", strings.Repeat("v", 1000), i) }
+	for round := range 4 {
+		found := 0
+		for i := range sessions {
+			if got, _ := c.get(value(i)); got != nil {
+				found++
+			} else {
+				c.put(s, value(i), nil)
+			}
+		}
+		if _, entries := c.held(); round > 0 && found < entries*3/4 {
+			t.Errorf("round %d: %d sessions were found, of %d that are held", round, found, entries)
+		}
+	}
+	burst := value(sessions)
+	for range 2 {
+		c.put(s, burst, nil)
+	}
+	if got, _ := c.get(burst); got == nil {
+		t.Error("who comes again at once is not held")
+	}
+}
+
 // FuzzSessionDecode: decoding never panics, and what it accepts can be
 // written and read again.
 func FuzzSessionDecode(f *testing.F) {
