@@ -36,3 +36,6 @@ func (s Set) read() map[string]any {
 	}
 	return nil
 }
+
+// Unread reports whether the claims take more memory once somebody asks for one.
+func (s Set) Unread() bool { return s.later != nil && s.later.members.Load() == nil }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/pkce-auth/caddy-pkce-auth/caddyauth/internal/rp"
 )
 
 // cache remembers opened sessions by the cookie value they came in, so that
@@ -25,6 +27,7 @@ type shard struct {
 	hand    int
 	size    int
 	limit   int
+	looked  int        // the next place that remeasure looks at
 	met     [64]uint64 // what came lately while it was full, by hash
 }
 
@@ -34,6 +37,7 @@ type cached struct {
 	session *Session
 	size    int
 	used    bool // since the hand came by
+	unread  bool // whether claims were not read when it was measured
 }
 
 // cacheSize bounds a cache, in bytes, unless a keeper is told otherwise.
@@ -74,22 +78,42 @@ func (c *cache) get(first string) (*Session, []string) {
 	if !ok || s.ring[i].first != first {
 		return nil, nil
 	}
+	s.ring[i].used = true
 	e := s.ring[i]
-	if !e.used {
-		s.ring[i].used = true
-		s.measure(i)
-	}
+	s.measure(i)
+	s.shrink(s.limit)
 	return e.session, e.rest
 }
 
-// measure counts an entry anew: a session takes more once its claims were read,
-// which its first request does, if any. Whatever goes for that is another one's
-// loss.
+// measure counts an entry anew whose claims were read meanwhile: it takes more
+// now. One that does not fit any more goes, and nobody else for it.
 func (s *shard) measure(i int) {
 	e := &s.ring[i]
+	if !e.unread || e.session.unread() {
+		return
+	}
 	s.size -= e.size
-	e.size = e.measured()
+	e.unread, e.size = false, e.measured()
 	s.size += e.size
+	if e.size > s.limit {
+		s.drop(i)
+	}
+}
+
+// remeasured is how many entries are looked at for each that comes.
+const remeasured = 8
+
+// remeasure looks at a few entries: who was here once only may have had claims
+// read by that very request, and nobody asks for them again.
+func (s *shard) remeasure() {
+	for range min(remeasured, len(s.ring)) {
+		if len(s.ring) == 0 {
+			return
+		}
+		s.looked %= len(s.ring)
+		s.measure(s.looked)
+		s.looked++
+	}
 	s.shrink(s.limit)
 }
 
@@ -105,11 +129,12 @@ func (e *cached) measured() int {
 // put remembers a session. What it holds on to is copied: a cookie header is
 // larger than the value in it.
 func (c *cache) put(session *Session, first string, rest []string) {
-	e := cached{first: first, rest: rest, session: session}
+	e := cached{first: first, rest: rest, session: session, unread: session.unread()}
 	e.size = e.measured()
 	s, hash := c.shard(first)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.remeasure()
 	if e.size > s.limit || s.size+e.size > s.limit && !s.meets(hash) {
 		return
 	}
@@ -164,15 +189,26 @@ func (s *shard) evict() {
 			s.hand++
 			continue
 		}
-		s.size -= e.size
-		delete(s.entries, tail(e.first))
-		last := len(s.ring) - 1
-		if s.hand != last {
-			s.ring[s.hand] = s.ring[last]
-			s.entries[tail(s.ring[s.hand].first)] = s.hand
-		}
-		s.ring[last] = cached{}
-		s.ring = s.ring[:last]
+		s.drop(s.hand)
 		return
 	}
+}
+
+// drop drops the entry at a place, where the last one goes.
+func (s *shard) drop(i int) {
+	s.size -= s.ring[i].size
+	delete(s.entries, tail(s.ring[i].first))
+	last := len(s.ring) - 1
+	if i != last {
+		s.ring[i] = s.ring[last]
+		s.entries[tail(s.ring[i].first)] = i
+	}
+	s.ring[last] = cached{}
+	s.ring = s.ring[:last]
+}
+
+// unread reports whether the session will take more memory once its claims are
+// read.
+func (s *Session) unread() bool {
+	return slices.ContainsFunc(s.Sources, func(source rp.SourcedClaims) bool { return source.Claims.Unread() })
 }

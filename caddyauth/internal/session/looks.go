@@ -72,6 +72,9 @@ func (r *Revocations) Fresh(ctx context.Context, now time.Time) error {
 		r.look.used.Store(now.UnixNano())
 	}
 	known := age(now, &r.known.read)
+	if known == math.MaxInt64 { // a look has ended since the request came, rather than that the clock was set back
+		known = age(r.cfg.Now(), &r.known.read)
+	}
 	if known <= 2*r.cfg.Every {
 		return nil
 	}
