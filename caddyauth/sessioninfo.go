@@ -127,7 +127,7 @@ func (p *relyingParty) lookAt(r *http.Request, a *authState) (*session.Session, 
 		return nil, err
 	}
 	s, _ = p.shared.refresher.Latest(p.flightKey(s), s)
-	return s, p.overdue(s, a.asked)
+	return s, p.overdue(s, p.now())
 }
 
 func (p *relyingParty) describe(r *http.Request, s *session.Session) activeSession {

@@ -25,6 +25,10 @@ var errTokenExpired = fmt.Errorf("%w: its access token has expired", session.Err
 // slow one answers by then, and one that hangs does not hold up a health check.
 const unneededTime = time.Second
 
+// storePatience is longer than anybody waits for a store, and for revocations: a
+// token that ends later than that is good yet when they have answered.
+const storePatience = time.Minute
+
 // load returns the session that a request's cookies stand for, if it may be
 // used now, with an access token that is good. Errors are those of
 // session.Keeper, and of session.Refresher. A request that needs no session
@@ -46,6 +50,10 @@ func (p *relyingParty) load(r *http.Request, a *authState, needed bool) (*sessio
 	s, err := p.present(ctx, keeper, a)
 	if err != nil {
 		return nil, err
+	}
+	if s.TokenExpiry.Sub(now) < storePatience { // the store may have taken its time
+		now = p.now()
+		a.asked = now
 	}
 	if s.Generation > 0 && s.FirstShown() {
 		p.shared.refresher.Presented(p.flightKey(s), s.Generation, now)
