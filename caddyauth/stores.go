@@ -222,7 +222,7 @@ func newKeepers(in keptIn, cfg keeperConfig) keepers {
 			k.stored = newStored(in, cookie, k.limits, cfg)
 			keeper = k.stored
 		}
-		keeper.Remember(rememberedSize(debug.SetMemoryLimit(-1)))
+		keeper.Remember(rememberedSize(debug.SetMemoryLimit(-1), in.sessions != nil))
 		if secure {
 			k.https = keeper
 		} else {
@@ -234,9 +234,16 @@ func newKeepers(in keptIn, cfg keeperConfig) keepers {
 
 // rememberedSize bounds the memory of a provider's opened sessions, in bytes,
 // under the limit of the process, which Caddy takes from the container: a
-// sixteenth of it, and never more than 16 MiB, in which some 3 000 sessions are
-// with tokens of 2 kB. What does not fit is opened anew at each request.
-func rememberedSize(limit int64) int { return int(min(max(limit/16, 4<<20), 16<<20)) }
+// sixteenth of it. It is never more than 16 MiB, in which some 3 000 sessions are
+// with tokens of 2 kB, or thrice that where sessions are in a store, from which
+// one takes twice as long. What does not fit is opened anew at each request.
+func rememberedSize(limit int64, stored bool) int {
+	most := int64(16 << 20)
+	if stored {
+		most *= 3
+	}
+	return int(min(max(limit/16, 4<<20), most))
+}
 
 func newStored(in keptIn, cookie sealed.Cookie, limits session.Limits, cfg keeperConfig) *session.Stored {
 	return session.NewStored(session.StoredConfig{

@@ -61,7 +61,9 @@ func (p *packer) Raw(b []byte) {
 
 // Text writes a text.
 func (p *packer) Text(s string) {
-	p.size += len(s)
+	if p.size += len(s); p.size > maxRecord { // pack refuses it
+		return
+	}
 	p.text = p.text[:0]
 	for i := 0; i < len(s); {
 		end := i

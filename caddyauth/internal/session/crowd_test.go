@@ -74,7 +74,7 @@ func TestPromise6ReadClaimsStayWithinTheBound(t *testing.T) {
 	}
 }
 
-// Promise 6, A: one session that does not fit must not push out all others.
+// Promise 6: one session that does not fit must not push out all others.
 func TestPromise6OneLargeSessionPushesNobodyOut(t *testing.T) {
 	c := newCache(16 * 64 << 10)
 	large := newSession(t, "opaque")
@@ -138,7 +138,7 @@ func (b *brokenStore) Find(ctx context.Context, index string) ([]string, error) 
 	return b.Memory.Find(ctx, index)
 }
 
-// T: sessions are written and read side by side, and each comes back byte for
+// Sessions are written and read side by side, and each comes back byte for
 // byte, after others have used the same buffers.
 func TestCodecBuffersAreNobodyElses(t *testing.T) {
 	type one struct {
@@ -221,7 +221,7 @@ func TestCodecBuffersAreNobodyElses(t *testing.T) {
 	group.Wait()
 }
 
-// A: claims that are read by many at once say the same to each.
+// Claims that are read by many at once say the same to each.
 func TestKeptClaimsAreReadByManyAtOnce(t *testing.T) {
 	text := []byte(`{"sub":"alice","groups":["a","b"],"email":"a@b","email_verified":true}`)
 	for range 200 {
