@@ -18,9 +18,10 @@ const modulePath = "github.com/pkce-auth/caddy-pkce-auth/"
 // below it, and below the face nothing knows of Caddy, logs, or reads the
 // environment.
 var arrows = map[string][]string{
-	"caddyauth":                  {"caddyauth/store", "caddyauth/internal/session", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
+	"caddyauth":                  {"caddyauth/store", "caddyauth/internal/doctor", "caddyauth/internal/session", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
 	"caddyauth/redisstore":       {"caddyauth", "caddyauth/store"},
 	"caddyauth/internal/session": {"caddyauth/store", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
+	"caddyauth/internal/doctor":  {"caddyauth/internal/session", "caddyauth/internal/rp", "caddyauth/internal/sealed", "caddyauth/internal/claims"},
 	"caddyauth/internal/rp":      {"caddyauth/internal/claims"},
 	"caddyauth/internal/claims":  {},
 	"caddyauth/internal/sealed":  {},
